@@ -1,0 +1,142 @@
+"""The policy: a decoder-only transformer in one file, read from leaf to root.
+
+Pre-norm blocks of causal attention and a two-layer perceptron write into the residual stream x; the
+logits are a linear read-out of its normalised end (Vaswani et al. 2017; Radford et al. 2019). Two
+things serve the rest of the package: a key/value cache that carries gradients, so that a prompt runs
+once for a whole group of completions, and `nudge`, a vector added to the residual stream, which makes
+"the derivative with respect to an activation" something that one can ask for.
+
+Left out on purpose: dropout (the sampled and the scored distribution must be the same), weight
+tying, and fused attention (the plain form is differentiable twice and reads like the formula).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+Cache = list[tuple[Tensor, Tensor]]  # a layer's keys and values, (B, heads, tokens so far, D/heads)
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of the transformer. Raises ValueError for a size below 1 or an uneven split by heads."""
+
+    vocab_size: int
+    context: int  # most tokens of one sequence that can be fed
+    n_layer: int = 2
+    n_head: int = 4
+    d_model: int = 64
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.d_model % self.n_head:
+            raise ValueError(f"d_model {self.d_model} is not divisible by n_head {self.n_head}")
+
+
+class CausalSelfAttention(nn.Module):
+    """Each position mixes the values of the positions up to it, weighted by softmax(q·k/√d)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple]:
+        """x (B, L, D) after the keys and values in `past` -> (B, L, D) and the extended pair."""
+        B, L, D = x.shape
+        qkv = self.qkv(x).view(B, L, 3, self.n_head, D // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D/heads)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, heads, L, all)
+        before = k.size(2) - L  # a query sees all of the cache, itself, and nothing after
+        hidden = torch.ones(L, k.size(2), dtype=torch.bool, device=x.device).triu(before + 1)
+        weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(B, L, D)), (k, v)
+
+
+class Block(nn.Module):
+    """Attention, then a perceptron; each reads the normalised stream and adds to it."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.attention = CausalSelfAttention(config)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.up = nn.Linear(config.d_model, 4 * config.d_model, bias=False)
+        self.down = nn.Linear(4 * config.d_model, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple]:
+        """x (B, L, D) -> (B, L, D) and the layer's extended keys and values."""
+        attended, past = self.attention(self.norm1(x), past)
+        x = x + attended
+        return x + self.down(F.gelu(self.up(self.norm2(x)))), past
+
+
+class GPT(nn.Module):
+    """The transformer. Weights are drawn from `generator`, by default from a new one with seed 0."""
+
+    def __init__(self, config: GPTConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):  # nn.Linear fills itself from the global generator
+            self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+            self.position_embedding = nn.Embedding(config.context, config.d_model)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+            self.norm = nn.LayerNorm(config.d_model)
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        generator = generator or torch.Generator().manual_seed(0)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                writes = name.endswith(("out.weight", "down.weight"))  # 2·n_layer writers add up
+                std = 0.02 / math.sqrt(2 * config.n_layer) if writes else 0.02
+                nn.init.normal_(weight, std=std, generator=generator)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        nudge: dict[int, Tensor] | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """Logits of the token after each of `tokens`, and the cache that includes them.
+
+        tokens (B, L) continue the sequences in `cache`. `nudge` maps a layer to a vector that is
+        broadcast to (B, L, D) and added to the residual stream entering that block, or the final norm
+        for layer n_layer. Returns logits (B, L, V). Raises ValueError when the sequence outgrows the
+        context or a nudge does not fit.
+        """
+        before, L = cache[0][0].size(2) if cache else 0, tokens.size(1)
+        if before + L > self.config.context:
+            raise ValueError(f"{before + L} tokens do not fit a context of {self.config.context}")
+        positions = torch.arange(before, before + L, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, L, D)
+        self._check_nudge(nudge, x)
+        new_cache = []
+        for layer, block in enumerate(self.blocks):
+            if nudge and layer in nudge:
+                x = x + nudge[layer]
+            x, past = block(x, cache[layer] if cache else None)
+            new_cache.append(past)
+        if nudge and len(self.blocks) in nudge:
+            x = x + nudge[len(self.blocks)]
+        return self.head(self.norm(x)), new_cache
+
+    def _check_nudge(self, nudge: dict[int, Tensor] | None, x: Tensor) -> None:
+        for layer, delta in (nudge or {}).items():
+            if layer not in range(len(self.blocks) + 1):
+                raise ValueError(f"nudge layer must be 0 to {len(self.blocks)}, not {layer!r}")
+            try:
+                fits = torch.broadcast_shapes(delta.shape, x.shape) == x.shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ValueError(
+                    f"a nudge of shape {tuple(delta.shape)} does not broadcast to {tuple(x.shape)}"
+                )

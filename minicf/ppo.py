@@ -1,0 +1,141 @@
+"""PPO: the clipped surrogate, generalised advantage estimation, and the critic that one can leave out.
+
+For token t of completion i, with ratio ρ = π(y)/π_old(y) and advantage A (Schulman et al. 2017, eq. 7):
+
+    objective = min(ρ·A, clip(ρ, 1 − low, 1 + high)·A),    loss = −mean of the objective.
+
+The minimum is pessimistic: it removes the incentive to move ρ further out in the direction that A
+favours, and never the incentive to come back. Rewards are in reward units, log-probabilities in nats.
+
+Left out on purpose: value-function clipping and an entropy bonus.
+"""
+
+import copy
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .gpt import GPT
+from .rollout import completion_logits, group_rows
+
+
+def aggregate_tokens(values: Tensor, mask: Tensor, aggregate: str) -> Tensor:
+    """One number from per-token values (B, T); those where mask (B, T) is false do not count.
+
+    "token": mean over all live tokens. "sequence": mean over each completion's live tokens, then over
+    completions, so that a token of a long completion weighs less. "constant": sum over live tokens,
+    divided by B·T, so that a token weighs the same however long its completion is.
+    """
+    live = mask.bool()
+    values = values.masked_fill(~live, 0.0)
+    if aggregate == "token":
+        return values.sum() / live.sum()
+    if aggregate == "sequence":
+        return (values.sum(1) / live.sum(1)).mean()
+    if aggregate == "constant":
+        return values.sum() / values.numel()
+    raise ValueError(f'aggregate must be "token", "sequence" or "constant", not {aggregate!r}')
+
+
+def clipped_surrogate(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: tuple[float, float] = (0.2, 0.2),
+    aggregate: str = "token",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's policy loss (to be minimised) and stats, each a mean over live tokens, without gradient.
+
+    logprobs, old_logprobs, mask (B, T); advantages (B,) or (B, T); clip = (low, high), each ≥ 0, inf
+    for none. Gradient flows through `logprobs` alone. Stats: `ratio`; `clip_fraction`, the share of
+    tokens where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low with A < 0);
+    `approx_kl`, an estimate of KL(old‖new) in nats per token. Raises ValueError for wrong shapes.
+    """
+    if advantages.dim() == 1:
+        advantages = advantages.unsqueeze(1).expand(-1, logprobs.size(1))
+    _check(logprobs, clip, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
+    live, (low, high) = mask.bool(), clip
+    advantages = advantages.detach().masked_fill(~live, 0.0)
+    logratio = (logprobs - old_logprobs.detach()).masked_fill(~live, 0.0)
+    ratio = logratio.exp()
+    objective = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+    loss = -aggregate_tokens(objective, live, aggregate)
+
+    with torch.no_grad():
+        too_high = (ratio > 1 + high) & (advantages > 0)
+        too_low = (ratio < 1 - low) & (advantages < 0)
+        stats = {
+            "ratio": ratio,
+            "clip_fraction": (too_high | too_low).to(ratio.dtype),
+            "approx_kl": ratio - 1 - logratio,
+        }
+        stats = {name: aggregate_tokens(value, live, "token") for name, value in stats.items()}
+    return loss, stats
+
+
+def _check(logprobs: Tensor, clip: tuple[float, float], **others: Tensor) -> None:
+    for name, tensor in others.items():
+        if tensor.shape != logprobs.shape:
+            raise ValueError(
+                f"{name} must have the shape of logprobs {tuple(logprobs.shape)}, "
+                f"not {tuple(tensor.shape)}"
+            )
+    if not min(clip) >= 0:
+        raise ValueError(f"clip must be two numbers of at least 0, not {clip}")
+    if not others["mask"].any(1).all():
+        raise ValueError("mask has a completion without a live token")
+
+
+@torch.no_grad()
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    discount: float = 1.0,
+    gae_lambda: float = 0.95,
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16), backwards in time.
+
+    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards (B,) arrive
+    with a completion's last live token; nothing is bootstrapped past it. values (B, T) are those of
+    the states before each token. Returns advantages (B, T), zero after the stop, and the critic's
+    targets, returns = advantages + values. λ = 1 gives return − V, λ = 0 the one-step error.
+    """
+    if values.shape != mask.shape or rewards.shape != values.shape[:1]:
+        raise ValueError(
+            "rewards, values and mask must be (B,), (B, T) and (B, T), not "
+            f"{tuple(rewards.shape)}, {tuple(values.shape)} and {tuple(mask.shape)}"
+        )
+    for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
+        if not 0 <= number <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, not {number}")
+    live = mask.bool()
+    values = values.masked_fill(~live, 0.0)
+    next_values, next_live = F.pad(values[:, 1:], (0, 1)), F.pad(live[:, 1:], (0, 1))
+    token_rewards = rewards.unsqueeze(1) * (live & ~next_live)  # all at the last live token
+    deltas = token_rewards + discount * next_values - values  # 0 after the stop
+    advantages = torch.zeros_like(values)
+    following = advantages[:, 0]
+    for t in reversed(range(values.size(1))):
+        following = deltas[:, t] + discount * gae_lambda * following
+        advantages[:, t] = following
+    return advantages, advantages + values
+
+
+class Critic(nn.Module):
+    """State values in reward units: a copy of the policy's trunk with a read-out that starts at 0."""
+
+    def __init__(self, policy: GPT):
+        super().__init__()
+        self.trunk = copy.deepcopy(policy)
+        head = self.trunk.head
+        head.weight = nn.Parameter(torch.zeros_like(head.weight[:1]))  # D -> 1
+        head.out_features = 1
+
+    def forward(self, prompts: Tensor, completions: Tensor, group_size: int = 1) -> Tensor:
+        """V of the state before each token of completions (B, T), prompts as in scoring: (B, T)."""
+        rows = group_rows(prompts, group_size)
+        return completion_logits(self.trunk, prompts, completions, rows).squeeze(-1)

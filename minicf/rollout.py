@@ -1,0 +1,127 @@
+"""Sampling completions and scoring them, from one and the same distribution.
+
+B = Q·G sequences: Q prompts, G completions each, prompt-major, so that row q·G + g is sample g of
+prompt q. P prompt tokens, T completion tokens. Position P−1+t of a sequence predicts completion
+token t. Sampling is at temperature 1 without top-k, because only then is the scored probability the
+probability of having been sampled. In sampling and in scoring, a prompt runs through the network once
+for its whole group: the cache of its keys and values is shared, and gradients add up in it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .env import SumGame
+from .gpt import GPT
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch of sampled completions, rows prompt-major."""
+
+    prompts: Tensor  # (B, P)
+    completions: Tensor  # (B, T), filled up with stops
+    mask: Tensor  # (B, T) bool, true up to and including the first stop
+    logprobs: Tensor  # (B, T) nats, of the policy that sampled, without gradient
+    rewards: Tensor  # (B,)
+    group_size: int
+
+
+def completion_mask(completions: Tensor, eos: int) -> Tensor:
+    """(B, T) bool: true up to and including the first stop, which is an action and is trained."""
+    stops = (completions == eos).long()
+    return stops.cumsum(-1) - stops == 0  # no stop strictly before this token
+
+
+def group_rows(prompts: Tensor, group_size: int) -> Tensor:
+    """The row of prompts (Q, P) that each of Q·group_size completions follows: 0, 0, …, 1, 1, …"""
+    return torch.arange(len(prompts), device=prompts.device).repeat_interleave(group_size)
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability (nats) under logits (…, V) of the tokens (…): (…)."""
+    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def completion_logits(
+    policy: GPT,
+    prompts: Tensor,
+    completions: Tensor,
+    rows: Tensor | None = None,
+    nudge: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """Logits (B, T, V) that the policy has for each token of completions (B, T).
+
+    `rows` (B,) names the row of `prompts` that each completion follows, and that row runs through the
+    network once. Without it, completion b follows prompts[b] in one plain pass, which is where a
+    `nudge`, broadcastable to (B, P+T−1, D), can be added.
+    """
+    if rows is None:
+        tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
+        return policy(tokens, nudge=nudge)[0][:, prompts.size(1) - 1 :]
+    logits, cache = policy(prompts)
+    cache = [(k[rows], v[rows]) for k, v in cache]
+    later, _ = policy(completions[:, :-1], cache)  # (B, T-1, V)
+    return torch.cat([logits[rows, -1:], later], 1)
+
+
+def completion_logprobs(
+    policy: GPT,
+    prompts: Tensor,
+    completions: Tensor,
+    group_size: int = 1,
+    nudge: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """Log-probability (nats) of each token of completions (B, T), with gradients: (B, T).
+
+    prompts is (Q, P) with B = Q·group_size. Values after the first stop mean nothing; mask them.
+    Raises ValueError if the rows do not match, or for a nudge when a prompt is shared.
+    """
+    if len(prompts) * group_size != len(completions):
+        raise ValueError(
+            f"{len(prompts)} prompts with group_size {group_size} need "
+            f"{len(prompts) * group_size} completions, not {len(completions)}"
+        )
+    if nudge and group_size != 1:
+        raise ValueError(f"a nudge needs group_size 1, not {group_size}: a shared prompt has no own")
+    rows = group_rows(prompts, group_size) if group_size > 1 else None
+    return token_logprobs(completion_logits(policy, prompts, completions, rows, nudge), completions)
+
+
+@torch.no_grad()
+def sample(
+    policy: GPT, env: SumGame, prompts: Tensor, group_size: int, generator: torch.Generator
+) -> Rollout:
+    """Sample `group_size` completions for each of prompts (Q, P) and reward them.
+
+    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities come
+    from `completion_logprobs`, in the same operations as in training: the first ratio is exactly 1.
+    """
+    if group_size < 1:
+        raise ValueError(f"group_size must be at least 1, not {group_size}")
+    T, device = env.completion_length, next(policy.parameters()).device
+    prompts = prompts.to(device)
+    rows = group_rows(prompts, group_size)
+    logits, cache = policy(prompts)
+    cache = [(k[rows], v[rows]) for k, v in cache]
+    noise = torch.empty(len(rows), T, logits.size(-1)).exponential_(generator=generator)
+    gumbel = -noise.log().to(device)  # argmax(logits + gumbel) is a draw from softmax(logits)
+    completions = torch.full((len(rows), T), env.eos, device=device)
+    stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    logits = logits[rows, -1]  # (B, V)
+    for t in range(T):
+        if t > 0:
+            logits, cache = policy(completions[:, t - 1 : t], cache)
+            logits = logits[:, -1]
+        tokens = (logits + gumbel[:, t]).argmax(-1).masked_fill(stopped, env.eos)
+        completions[:, t] = tokens
+        stopped = stopped | (tokens == env.eos)
+    return Rollout(
+        prompts=prompts[rows],
+        completions=completions,
+        mask=completion_mask(completions, env.eos),
+        logprobs=completion_logprobs(policy, prompts, completions, group_size),
+        rewards=env.reward(prompts[rows], completions),
+        group_size=group_size,
+    )

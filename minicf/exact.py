@@ -12,6 +12,26 @@ from .env import SumGame
 from .gpt import GPT
 from .rollout import completion_logits, completion_mask, token_logprobs
 
+MAX_COMPLETIONS = 100_000
+
+
+def completions(env: SumGame) -> Tensor:
+    """Every completion of the world, right or wrong, stopped or cut off at the horizon: (M, T).
+
+    The stop absorbs: what follows it is filled up with stops and counted once. Raises ValueError, with
+    the count, for a world that is too large.
+    """
+    size, T = len(env.vocab), env.completion_length
+    count = sum((size - 1) ** t for t in range(T + 1))  # stopped after t tokens, or cut off at T
+    if count > MAX_COMPLETIONS:
+        raise ValueError(
+            f"max_terms={env.max_terms} has {count:,} completions; "
+            f"at most {MAX_COMPLETIONS:,} can be enumerated, so use max_terms of 2 or less"
+        )
+    every = torch.cartesian_prod(*[torch.arange(size)] * T)
+    after_stop = ~completion_mask(every, env.eos)
+    return every[(every == env.eos).logical_or(~after_stop).all(1)]
+
 
 def success(
     policy: GPT,

@@ -1,0 +1,50 @@
+"""Policies and worlds that the tests share. Random policies are far from uniform on purpose."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from minicf.env import SumGame  # noqa: E402
+from minicf.gpt import GPT, GPTConfig  # noqa: E402
+
+
+def make_policy(env, seed=0, spread=0.3, dtype=torch.float64, n_layer=2, d_model=16, n_head=2):
+    """A small random policy; the larger `spread`, the lower its entropy."""
+    context = env.prompt_length + env.completion_length - 1
+    config = GPTConfig(len(env.vocab), context, n_layer, n_head, d_model)
+    generator = torch.Generator().manual_seed(seed)
+    policy = GPT(config, generator).to(dtype)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight += spread * torch.randn(weight.shape, generator=generator).to(dtype)
+    return policy
+
+
+def flat_gradient(loss, module):
+    """The gradient of a loss with respect to all parameters, as one vector."""
+    gradients = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def cosine(a, b):
+    return torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+
+
+@pytest.fixture(scope="session")
+def env():
+    return SumGame(2)
+
+
+@pytest.fixture(scope="session")
+def policy(env):
+    return make_policy(env)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from conftest import make_policy
+
+from minicf.gpt import GPT, GPTConfig
+
+
+@pytest.fixture
+def tokens(generator):
+    return torch.randint(0, 13, (3, 6), generator=generator)
+
+
+@pytest.mark.parametrize("split", [1, 2, 5])
+def test_cache_changes_neither_logits_nor_gradients(policy, tokens, split):
+    whole, _ = policy(tokens)
+    first, cache = policy(tokens[:, :split])
+    second, cache = policy(tokens[:, split:], cache)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-12, atol=1e-12)
+    assert cache[0][0].size(2) == 6
+    # the loss sits behind the cache, so its gradient reaches the first part through the cache only
+    parameters = list(policy.parameters())
+    direct = torch.autograd.grad(whole[:, -1].square().sum(), parameters)
+    cached = torch.autograd.grad(second[:, -1].square().sum(), parameters)
+    for a, b in zip(direct, cached):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_no_position_sees_what_comes_later(policy, tokens):
+    changed = tokens.clone()
+    changed[:, 4] = (changed[:, 4] + 1) % 13
+    a, b = policy(tokens)[0], policy(changed)[0]
+    assert torch.equal(a[:, :4], b[:, :4]) and not torch.equal(a[:, 4:], b[:, 4:])
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_nudge_enters_the_residual_stream_before_the_block(policy, tokens, layer, generator):
+    delta = torch.randn(6, 16, generator=generator).double()
+    target = policy.blocks[layer] if layer < 2 else policy.norm
+    hook = target.register_forward_pre_hook(lambda module, args: (args[0] + delta, *args[1:]))
+    by_hook = policy(tokens)[0]
+    hook.remove()
+    assert torch.equal(policy(tokens, nudge={layer: delta})[0], by_hook)
+
+
+def test_weights_come_from_the_generator_and_leave_the_global_one_alone():
+    config = GPTConfig(13, 6)
+    before = torch.random.get_rng_state()
+    a, b, c = (GPT(config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(a.head.weight, b.head.weight)
+    assert not torch.equal(a.head.weight, c.head.weight)
+
+
+def test_bad_input_is_refused(policy, tokens):
+    with pytest.raises(ValueError, match="d_model 10 is not divisible by n_head 4"):
+        GPTConfig(13, 6, 1, 4, 10)
+    with pytest.raises(ValueError, match="n_layer .* not 0"):
+        GPTConfig(13, 6, 0)
+    with pytest.raises(ValueError, match="7 tokens do not fit a context of 6"):
+        policy(torch.zeros(1, 7, dtype=torch.long))
+    with pytest.raises(ValueError, match="0 to 2, not 3"):
+        policy(tokens, nudge={3: torch.zeros(16)})
+    with pytest.raises(ValueError, match="does not broadcast"):
+        policy(tokens, nudge={0: torch.zeros(5, 3, 6, 16)})
+
+
+def test_every_size_trains(env):
+    for n_layer, d_model, n_head in ((1, 8, 1), (3, 12, 3)):
+        policy = make_policy(env, n_layer=n_layer, d_model=d_model, n_head=n_head)
+        policy(env.prompts)[0].sum().backward()
+        assert all(weight.grad is not None for weight in policy.parameters())

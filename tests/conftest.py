@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from minicf.env import SumGame  # noqa: E402
 from minicf.gpt import GPT, GPTConfig  # noqa: E402
+from minicf.training import pretrain  # noqa: E402
 
 
 def make_policy(env, seed=0, spread=0.3, dtype=torch.float64, n_layer=2, d_model=16, n_head=2):
@@ -43,6 +44,14 @@ def env():
 @pytest.fixture(scope="session")
 def policy(env):
     return make_policy(env)
+
+
+@pytest.fixture(scope="session")
+def trained(env):
+    """A half-trained policy in float64: its success differs much from prompt to prompt."""
+    policy = make_policy(env, spread=0.0, dtype=torch.float32)
+    pretrain(policy, env, 120, torch.Generator().manual_seed(1), learning_rate=1e-2, warmup=10)
+    return policy.double()
 
 
 @pytest.fixture

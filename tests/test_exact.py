@@ -1,0 +1,149 @@
+import math
+
+import pytest
+import torch
+from conftest import cosine, flat_gradient, make_policy
+
+from minicf.env import SumGame
+from minicf.exact import completions, success
+from minicf.grpo import group_advantages
+from minicf.ppo import clipped_surrogate
+from minicf.rollout import completion_logprobs, completion_mask
+
+
+def enumerate_prompt(policy, env, prompt):
+    """Every completion with its per-token log-probabilities, mask and reward."""
+    every = completions(env)
+    logprobs = completion_logprobs(policy, prompt[None], every, len(every))
+    rewards = env.reward(prompt.expand(len(every), -1), every).double()
+    return logprobs, completion_mask(every, env.eos), rewards
+
+
+def test_completions_are_all_and_each_once(env):
+    """Against plain recursion: after a stop nothing more is chosen."""
+
+    def grow(prefix):
+        if len(prefix) == 4 or env.eos in prefix:
+            return [prefix + [env.eos] * (4 - len(prefix))]
+        return [row for token in range(13) for row in grow(prefix + [token])]
+
+    assert sorted(grow([])) == sorted(completions(env).tolist())
+    truncated = (completions(env) != env.eos).all(1).sum()
+    assert truncated == 12**4
+
+
+def test_success_against_the_sum_over_every_completion(policy, env):
+    for target in (0, 9, 14):
+        logprobs, mask, rewards = enumerate_prompt(policy, env, env.prompts[target])
+        expected = ((logprobs * mask).sum(1).exp() * rewards).sum()
+        torch.testing.assert_close(success(policy, env)[target], expected, rtol=1e-10, atol=1e-14)
+
+
+def test_success_against_sampling(policy, env, generator):
+    """A policy of middling success, 20,000 samples a prompt; z below 4 for each of three prompts."""
+    from minicf.rollout import sample
+
+    policy = make_policy(env, seed=3, spread=0.1)
+    n, prompts = 20_000, env.prompts[[5, 9, 12]]
+    rewards = sample(policy, env, prompts, n, generator).rewards.view(3, n).double()
+    p = success(policy, env, prompts).detach()
+    z = (rewards.mean(1) - p) / (p * (1 - p) / n).sqrt()
+    assert z.abs().max() < 4
+
+
+def test_success_of_some_prompts_is_that_of_all(policy, env):
+    torch.testing.assert_close(success(policy, env)[[4, 2, 4]], success(policy, env, env.prompts[[4, 2, 4]]))
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_success_with_a_nudge_against_finite_differences(policy, env, layer, generator):
+    prompts, shape = env.prompts[[6, 11]], (2, 6, 16)
+    delta = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(success(policy, env, prompts, {layer: delta}).sum(), delta)
+    direction, step = torch.randn(shape, generator=generator).double(), 1e-5
+    up, down = (
+        success(policy, env, prompts, {layer: sign * step * direction}).sum() for sign in (1, -1)
+    )
+    assert ((up - down) / (2 * step)).item() == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
+    torch.testing.assert_close(success(policy, env, prompts, {layer: delta}), success(policy, env, prompts))
+
+
+def test_a_nudge_is_felt_by_its_own_prompt_only(policy, env):
+    delta = torch.zeros(2, 6, 16, dtype=torch.float64, requires_grad=True)
+    values = success(policy, env, env.prompts[[6, 11]], {1: delta})
+    (gradient,) = torch.autograd.grad(values[0], delta)
+    assert gradient[0].abs().sum() > 0 and (gradient[1] == 0).all()
+
+
+def test_too_large_a_world_is_refused_with_the_count():
+    with pytest.raises(ValueError, match="3,257,437 completions"):
+        completions(SumGame(3))
+
+
+# Each estimator's expected gradient, summed over all completions, beside the exact gradient. A
+# sample's group-mates enter through how many of them succeed, which is binomial.
+
+G = 4
+
+
+def expected_gradient(policy, env, prompts, baseline, scale, aggregate="constant"):
+    """Exact mean over groups of G of minus the gradient of the package's own loss."""
+    total = 0.0
+    for prompt in prompts:
+        logprobs, mask, rewards = enumerate_prompt(policy, env, prompt)
+        probability = (logprobs * mask).sum(1).exp().detach()
+        value = (probability * rewards).sum()
+        advantages = torch.zeros_like(rewards)
+        for others in range(G):
+            for reward in (0, 1):
+                mates = [1.0] * others + [0.0] * (G - 1 - others)
+                group = torch.tensor([float(reward)] + mates, dtype=torch.float64)
+                own = group_advantages(group, G, baseline, scale)[0]
+                chance = math.comb(G - 1, others) * value**others * (1 - value) ** (G - 1 - others)
+                advantages += (rewards == reward) * own * chance
+        if aggregate == "constant":
+            weights = probability * mask.numel()  # undoes the division by B·T
+        elif aggregate == "sequence":
+            weights = probability * len(mask)
+        loss, _ = clipped_surrogate(
+            logprobs, logprobs, advantages * weights, mask, aggregate=aggregate
+        )
+        total = total - loss
+    return flat_gradient(total / len(prompts), policy)
+
+
+@pytest.fixture(scope="module")
+def case(trained, env):
+    """Two prompts of different success, and the exact gradient of their mean success."""
+    prompts = env.prompts[[0, 18]]
+    return trained, prompts, flat_gradient(success(trained, env, prompts).mean(), trained)
+
+
+@pytest.mark.parametrize("baseline, factor", [("none", 1), ("leave-one-out", 1), ("mean", 1 - 1 / G)])
+def test_expected_gradient_by_baseline(case, env, baseline, factor):
+    policy, prompts, exact = case
+    got = expected_gradient(policy, env, prompts, baseline, "none")
+    assert (got - factor * exact).norm() < 1e-10 * exact.norm()
+
+
+def test_dividing_by_the_own_length_turns_the_gradient(case, env):
+    policy, prompts, exact = case
+    got = expected_gradient(policy, env, prompts, "leave-one-out", "none", "sequence")
+    assert cosine(got, exact) < 0.97
+
+
+def test_dividing_by_the_std_turns_the_mix_of_prompts_only(case, env):
+    policy, prompts, exact = case
+    for prompt in prompts:
+        alone = expected_gradient(policy, env, prompt[None], "mean", "std")
+        truth = flat_gradient(success(policy, env, prompt[None]).mean(), policy)
+        assert cosine(alone, truth) == pytest.approx(1, abs=1e-10)
+    together = expected_gradient(policy, env, prompts, "mean", "std")
+    assert cosine(together, exact) < 1 - 5e-5  # .99989; alone it was 1 to ten digits
+
+
+def test_the_gradient_of_other_prompts_is_another(case, env):
+    """Negative control: the oracle can tell a wrong gradient from the right one."""
+    policy, prompts, exact = case
+    wrong = expected_gradient(policy, env, env.prompts[[4, 9]], "leave-one-out", "none")
+    assert cosine(wrong, exact) < 0.9

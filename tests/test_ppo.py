@@ -1,0 +1,238 @@
+import math
+
+import pytest
+import torch
+from conftest import make_policy
+
+from minicf.ppo import Critic, aggregate_tokens, clipped_surrogate, gae
+from minicf.rollout import completion_logprobs, sample
+
+INF = (math.inf, math.inf)
+
+
+def random_batch(seed=0, B=6, T=5):
+    """Log-probabilities, old ones, advantages and a mask of prefixes, with ratios well off 1."""
+    generator = torch.Generator().manual_seed(seed)
+    old = -torch.rand(B, T, generator=generator).double() * 2 - 0.1
+    logprobs = old + 0.4 * torch.randn(B, T, generator=generator).double()
+    advantages = torch.randn(B, T, generator=generator).double()
+    lengths = torch.randint(1, T + 1, (B,), generator=generator)
+    return logprobs.requires_grad_(), old, advantages, torch.arange(T) < lengths[:, None]
+
+
+def loop_objective(logprob, old, advantage, low, high):
+    ratio = math.exp(logprob - old)
+    clipped = min(max(ratio, 1 - low), 1 + high)
+    return min(ratio * advantage, clipped * advantage)
+
+
+@pytest.mark.parametrize("clip", [(0.2, 0.2), (0.1, 0.4), (0.0, 0.3), INF])
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "constant"])
+def test_loss_against_a_scalar_loop(clip, aggregate):
+    logprobs, old, advantages, mask = random_batch()
+    B, T = mask.shape
+    loss, _ = clipped_surrogate(logprobs, old, advantages, mask, clip, aggregate)
+    total, tokens = 0.0, int(mask.sum())
+    for b in range(B):
+        row = [
+            loop_objective(logprobs[b, t].item(), old[b, t].item(), advantages[b, t].item(), *clip)
+            for t in range(T)
+            if mask[b, t]
+        ]
+        share = {"token": 1 / tokens, "sequence": 1 / len(row) / B, "constant": 1 / (B * T)}
+        total -= sum(row) * share[aggregate]
+    assert loss.item() == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "ratio, advantage, cut",
+    [
+        (1.5, 1.0, True),  # already up, asked to go up: cut off
+        (1.5, -1.0, False),  # up by mistake: may come back
+        (0.5, 1.0, False),
+        (0.5, -1.0, True),
+        (1.1, 1.0, False),  # inside the band nothing is cut
+        (0.9, -1.0, False),
+    ],
+)
+def test_which_cases_have_a_gradient(ratio, advantage, cut):
+    logprobs = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    ones = torch.ones(1, 1)
+    loss, stats = clipped_surrogate(logprobs, 0 * ones, advantage * ones, ones.bool())
+    loss.backward()
+    expected = 0.0 if cut else -advantage * ratio
+    assert logprobs.grad.item() == pytest.approx(expected, rel=1e-6)
+    assert stats["clip_fraction"].item() == float(cut)
+    assert stats["ratio"].item() == pytest.approx(ratio)
+
+
+def test_low_and_high_clip_are_not_confused():
+    ratios, ones = torch.tensor([[1.3, 0.7]]).log(), torch.ones(1, 2)
+    for clip, fraction in (((0.2, 0.4), 0.5), ((0.4, 0.2), 0.5), ((0.2, 0.2), 1.0)):
+        signs = torch.tensor([[1.0, -1.0]])
+        _, stats = clipped_surrogate(ratios, 0 * ones, signs, ones.bool(), clip)
+        assert stats["clip_fraction"].item() == fraction
+    up = clipped_surrogate(ratios, 0 * ones, torch.tensor([[1.0, 0.0]]), ones.bool(), (0.2, 0.4))
+    assert up[1]["clip_fraction"].item() == 0  # 1.3 is inside 1 + 0.4
+
+
+def test_approx_kl_is_of_old_from_new():
+    """Summed over the old policy's own distribution, ratio − 1 − log ratio has mean KL(old‖new)."""
+    old, new = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], dtype=torch.float64)
+    kl, one = 0.0, torch.ones(1, 1)
+    for y in range(3):
+        _, stats = clipped_surrogate(
+            new[y].log().view(1, 1), old[y].log().view(1, 1), one.double(), one.bool()
+        )
+        kl += old[y] * stats["approx_kl"]
+    assert kl.item() == pytest.approx((old * (old / new).log()).sum().item(), rel=1e-12)
+
+
+def test_gradient_flows_through_logprobs_alone():
+    logprobs, old, advantages, mask = random_batch()
+    old.requires_grad_(), advantages.requires_grad_()
+    loss, stats = clipped_surrogate(logprobs, old, advantages, mask)
+    loss.backward()
+    assert logprobs.grad.abs().sum() > 0 and old.grad is None and advantages.grad is None
+    assert not any(value.requires_grad for value in stats.values())
+
+
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("garbage", [7.0, math.nan, math.inf])
+def test_nothing_after_the_stop_changes_loss_or_gradient(aggregate, garbage):
+    logprobs, old, advantages, mask = random_batch(1)
+    loss, stats = clipped_surrogate(logprobs, old, advantages, mask, aggregate=aggregate)
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    dirty = [each.detach().masked_fill(~mask, garbage) for each in (logprobs, old, advantages)]
+    dirty[0].requires_grad_()
+    loss2, stats2 = clipped_surrogate(*dirty, mask, aggregate=aggregate)
+    (gradient2,) = torch.autograd.grad(loss2, dirty[0])
+    assert torch.equal(loss, loss2) and torch.equal(gradient, gradient2)
+    assert (gradient[~mask] == 0).all()
+    assert all(torch.equal(stats[name], stats2[name]) for name in stats)
+
+
+def test_a_batch_is_the_weighted_sum_of_its_micro_batches():
+    logprobs, old, advantages, mask = random_batch(2, B=7)
+    parts = [slice(0, 2), slice(2, 3), slice(3, 7)]
+    weights = {
+        "token": lambda m: m.sum().item() / mask.sum().item(),  # live tokens, not rows
+        "sequence": lambda m: len(m) / len(mask),
+        "constant": lambda m: len(m) / len(mask),
+    }
+    for aggregate, weight in weights.items():
+        whole, _ = clipped_surrogate(logprobs, old, advantages, mask, aggregate=aggregate)
+        pieces = sum(
+            weight(mask[s])
+            * clipped_surrogate(
+                logprobs[s], old[s], advantages[s], mask[s], aggregate=aggregate
+            )[0]
+            for s in parts
+        )
+        torch.testing.assert_close(whole, pieces, rtol=1e-12, atol=1e-14)
+    naive = sum(clipped_surrogate(logprobs[s], old[s], advantages[s], mask[s])[0] for s in parts) / 3
+    whole = clipped_surrogate(logprobs, old, advantages, mask)[0]
+    assert (whole - naive).abs() > 1e-3  # the control: a plain mean of micro-batches is another loss
+
+
+def test_sequence_advantages_are_those_of_every_token():
+    logprobs, old, advantages, mask = random_batch(3)
+    row = advantages[:, 0]
+    wide = row[:, None].expand_as(mask)
+    a, b = (clipped_surrogate(logprobs, old, each, mask)[0] for each in (row, wide))
+    assert torch.equal(a, b)
+
+
+def test_aggregations_weigh_a_long_completion_differently():
+    mask = torch.tensor([[True, False, False, False], [True, True, True, True]])
+    values = torch.tensor([[1.0, 9, 9, 9], [0, 0, 0, 0]])
+    got = [aggregate_tokens(values, mask, a).item() for a in ("token", "sequence", "constant")]
+    assert got == pytest.approx([1 / 5, 1 / 2, 1 / 8])
+
+
+def loop_gae(reward, values, length, discount, lam):
+    """The definition: A_t = Σ_l (discount·λ)^l δ_{t+l}, the value past the last token being 0."""
+    deltas = []
+    for t in range(length):
+        last = t == length - 1
+        following = 0.0 if last else values[t + 1]
+        deltas.append((reward if last else 0.0) + discount * following - values[t])
+    return [
+        sum((discount * lam) ** (u - t) * deltas[u] for u in range(t, length)) for t in range(length)
+    ]
+
+
+@pytest.mark.parametrize("discount, lam", [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.7, 0.0)])
+def test_gae_against_its_definition(discount, lam):
+    _, _, values, mask = random_batch(4)
+    rewards = torch.tensor([1.0, 0, 1, 1, 0, 0.5]).double()
+    advantages, returns = gae(rewards, values, mask, discount, lam)
+    for b in range(len(values)):
+        n = int(mask[b].sum())
+        expected = loop_gae(rewards[b].item(), values[b].tolist(), n, discount, lam)
+        assert advantages[b, :n].tolist() == pytest.approx(expected, rel=1e-12)
+        assert (advantages[b, n:] == 0).all()
+        assert torch.equal(returns[b, :n], advantages[b, :n] + values[b, :n])
+
+
+def test_gae_ends():
+    _, _, values, mask = random_batch(5)
+    rewards = torch.tensor([1.0, 0, 1, 1, 0, 1]).double()
+    monte_carlo = gae(rewards, values, mask, 1.0, 1.0)[0]
+    expected = (rewards[:, None] - values) * mask
+    torch.testing.assert_close(monte_carlo, expected, rtol=1e-12, atol=1e-12)
+    one_step = gae(rewards, values, mask, 1.0, 0.0)[0]
+    inner = mask[:, 1:]  # tokens that have a live successor
+    assert torch.equal(one_step[:, :-1][inner], (values[:, 1:] - values[:, :-1])[inner])
+
+
+@pytest.mark.parametrize("garbage", [100.0, math.nan])
+def test_gae_does_not_bootstrap_past_the_stop(garbage):
+    _, _, values, mask = random_batch(6)
+    rewards = torch.ones(6).double()
+    clean, dirty = (gae(rewards, values.masked_fill(~mask, v), mask) for v in (0.0, garbage))
+    assert torch.equal(clean[0], dirty[0]) and torch.equal(clean[1][mask], dirty[1][mask])
+
+
+def test_critic_starts_at_zero_shares_prompts_and_is_a_copy(policy, env, generator):
+    critic = Critic(policy)
+    rollout = sample(policy, env, env.prompts[:3], 2, generator)
+    assert torch.equal(critic(env.prompts[:3], rollout.completions, 2), torch.zeros(6, 4).double())
+    before = completion_logprobs(policy, env.prompts[:3], rollout.completions, 2)
+    with torch.no_grad():
+        for weight in critic.parameters():
+            weight += 0.1
+    values = critic(env.prompts[:3], rollout.completions, 2)
+    assert values.shape == (6, 4)
+    torch.testing.assert_close(values, critic(rollout.prompts, rollout.completions))
+    after = completion_logprobs(policy, env.prompts[:3], rollout.completions, 2)
+    assert torch.equal(before, after)
+
+
+def test_critic_does_not_see_the_token_it_is_a_baseline_for(env, generator):
+    critic = Critic(make_policy(env))
+    with torch.no_grad():
+        critic.trunk.head.weight.normal_(generator=generator)
+    completions = torch.zeros(1, 4, dtype=torch.long)
+    values = critic(env.prompts[:1], completions)
+    completions[0, 2] = 5
+    changed = critic(env.prompts[:1], completions)
+    assert torch.equal(values[:, :3], changed[:, :3]) and values[0, 3] != changed[0, 3]
+
+
+def test_bad_input_is_refused():
+    logprobs, old, advantages, mask = random_batch()
+    with pytest.raises(ValueError, match="aggregate must be .* not 'mean'"):
+        clipped_surrogate(logprobs, old, advantages, mask, aggregate="mean")
+    with pytest.raises(ValueError, match="old_logprobs must have the shape"):
+        clipped_surrogate(logprobs, old[:2], advantages, mask)
+    with pytest.raises(ValueError, match="advantages must have the shape"):
+        clipped_surrogate(logprobs, old, advantages[:2], mask)
+    with pytest.raises(ValueError, match="clip .* at least 0"):
+        clipped_surrogate(logprobs, old, advantages, mask, clip=(-0.1, 0.2))
+    with pytest.raises(ValueError, match="without a live token"):
+        clipped_surrogate(logprobs, old, advantages, torch.zeros_like(mask))
+    with pytest.raises(ValueError, match="gae_lambda must be between 0 and 1, not 1.5"):
+        gae(torch.ones(6), advantages, mask, gae_lambda=1.5)
+    with pytest.raises(ValueError, match="rewards, values and mask"):
+        gae(torch.ones(5), advantages, mask)

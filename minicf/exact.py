@@ -2,7 +2,9 @@
 
     V(prompt) = Σ_{right y} π(y | prompt),
 
-one forward pass for every prompt together, and differentiable like any other output of the network.
+one forward pass for every prompt together, and differentiable like any other output of the network:
+the value gradient ∇_δ V is one backward pass. Expectations of other quantities (an entropy, the mean of
+an estimator) need every completion, right or wrong, which two terms allow (22,621) and three do not.
 """
 
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from .env import SumGame
 from .gpt import GPT
-from .rollout import completion_logits, completion_mask, token_logprobs
+from .rollout import (
+    Rollout, completion_logits, completion_logprobs, completion_mask, token_logprobs
+)  # fmt: skip
 
 MAX_COMPLETIONS = 100_000
 
@@ -59,3 +63,90 @@ def success(
     dead = ~completion_mask(completions, env.eos)
     probabilities = token_logprobs(logits, completions).masked_fill(dead, 0.0).sum(1).exp()
     return probabilities.new_zeros(len(prompts)).index_add(0, rows, probabilities)
+
+
+def prefix_values(policy: GPT, env: SumGame, prompts: Tensor, completions: Tensor) -> Tensor:
+    """Exact value of the state before each token of completions (B, T) of prompts (B, P): (B, T).
+
+    It is what a critic should have learnt. After the first stop it means nothing.
+    """
+    values = torch.zeros_like(completions, dtype=next(policy.parameters()).dtype)
+    for prompt in prompts.unique(dim=0):
+        rows = (prompts == prompt).all(1)
+        solutions = env.solutions(prompt.cpu()).to(completions.device)  # (K, T)
+        logprobs = completion_logprobs(policy, prompt[None], solutions, len(solutions))
+        live = completion_mask(solutions, env.eos)
+        onward = logprobs.masked_fill(~live, 0.0).flip(1).cumsum(1).flip(1)  # from token t to the end
+        same = (completions[rows, None] == solutions).long().cumprod(-1)  # (b, K, T)
+        shares = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)  # before token t
+        values[rows] = (shares * onward.exp()).sum(1).to(values.dtype)
+    return values
+
+
+def value_gradient(
+    policy: GPT,
+    env: SumGame,
+    prompt: Tensor,
+    prefix: Tensor,
+    layer: int,
+    position: int | None = None,
+) -> Tensor:
+    """∇_δ V(s) of the state s = prompt (P,) and prefix (j,), in reward per unit of the stream: (D,).
+
+    δ is added entering block `layer` at `position` of the sequence, by default the state's last token,
+    and stays for all that follows. Raises ValueError for a prefix that has stopped or is too long.
+    """
+    j, last = len(prefix), len(prompt) + len(prefix) - 1
+    if j >= env.completion_length or (prefix == env.eos).any():
+        raise ValueError(f"prefix {env.decode(prefix)!r} leaves no token to choose")
+    position = last if position is None else position
+    if not 0 <= position <= last:
+        raise ValueError(f"position must be 0 to {last}, the state's last token, not {position}")
+    solutions = env.solutions(prompt)
+    solutions = solutions[(solutions[:, :j] == prefix).all(1)]  # (K, T)
+    weight = next(policy.parameters())
+    delta = torch.zeros(policy.config.d_model, dtype=weight.dtype, device=weight.device)
+    delta.requires_grad_()
+    length = len(prompt) + env.completion_length - 1
+    here = (torch.arange(length) == position).to(delta)[:, None]  # (P+T-1, 1)
+    prompts = prompt.expand(len(solutions), -1).to(weight.device)
+    solutions = solutions.to(weight.device)
+    logprobs = completion_logprobs(policy, prompts, solutions, nudge={layer: here * delta})
+    dead = ~completion_mask(solutions, env.eos)
+    value = logprobs.masked_fill(dead, 0.0)[:, j:].sum(1).exp().sum()
+    return torch.autograd.grad(value, delta)[0]
+
+
+@torch.no_grad()
+def outcomes(
+    policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor | None = None
+) -> tuple[Rollout, Tensor]:
+    """Every completion of prompt (P,) that continues `prefix`, as one Rollout of M rows.
+
+    Returns it with the rows' probabilities (M,) given the state; they sum to 1, so that the exact mean
+    of any estimator is `probabilities @ estimates`. The probabilities carry no gradient.
+    """
+    device = next(policy.parameters()).device
+    j = 0 if prefix is None else len(prefix)
+    rows = completions(env)
+    if j:
+        rows = rows[(rows[:, :j] == prefix).all(1)]
+    rows, prompt = rows.to(device), prompt.to(device)
+    mask = completion_mask(rows, env.eos)
+    logprobs = completion_logprobs(policy, prompt[None], rows, len(rows))
+    prompts = prompt.expand(len(rows), -1)
+    rollout = Rollout(prompts, rows, mask, logprobs, env.reward(prompts, rows), len(rows))
+    return rollout, logprobs.masked_fill(~mask, 0.0)[:, j:].sum(1).exp()
+
+
+def entropy(policy: GPT, env: SumGame, prompts: Tensor | None = None) -> Tensor:
+    """Exact entropy (nats) of the policy over whole completions of prompts (N, P): (N,)."""
+    prompts = env.prompts if prompts is None else prompts
+    return torch.stack([-(p * p.log()).sum() for p in (outcomes(policy, env, q)[1] for q in prompts)])
+
+
+def kl(policy: GPT, reference: GPT, env: SumGame, prompts: Tensor | None = None) -> Tensor:
+    """Exact KL(policy‖reference) in nats over whole completions of prompts (N, P): (N,)."""
+    prompts = env.prompts if prompts is None else prompts
+    pairs = [[outcomes(each, env, q)[1] for each in (policy, reference)] for q in prompts]
+    return torch.stack([(p * (p.log() - q.log())).sum() for p, q in pairs])

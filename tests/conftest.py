@@ -13,6 +13,8 @@ from minicf.env import SumGame  # noqa: E402
 from minicf.gpt import GPT, GPTConfig  # noqa: E402
 from minicf.training import pretrain  # noqa: E402
 
+torch.set_num_threads(1)  # quicker for tensors this small, and the same on every machine
+
 
 def make_policy(env, seed=0, spread=0.3, dtype=torch.float64, n_layer=2, d_model=16, n_head=2):
     """A small random policy; the larger `spread`, the lower its entropy."""

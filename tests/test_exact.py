@@ -5,10 +5,12 @@ import torch
 from conftest import cosine, flat_gradient, make_policy
 
 from minicf.env import SumGame
-from minicf.exact import completions, success
+from minicf.exact import (
+    completions, entropy, kl, outcomes, prefix_values, success, value_gradient
+)  # fmt: skip
 from minicf.grpo import group_advantages
 from minicf.ppo import clipped_surrogate
-from minicf.rollout import completion_logprobs, completion_mask
+from minicf.rollout import completion_logprobs, completion_mask, sample
 
 
 def enumerate_prompt(policy, env, prompt):
@@ -41,8 +43,6 @@ def test_success_against_the_sum_over_every_completion(policy, env):
 
 def test_success_against_sampling(policy, env, generator):
     """A policy of middling success, 20,000 samples a prompt; z below 4 for each of three prompts."""
-    from minicf.rollout import sample
-
     policy = make_policy(env, seed=3, spread=0.1)
     n, prompts = 20_000, env.prompts[[5, 9, 12]]
     rewards = sample(policy, env, prompts, n, generator).rewards.view(3, n).double()
@@ -78,6 +78,102 @@ def test_a_nudge_is_felt_by_its_own_prompt_only(policy, env):
 def test_too_large_a_world_is_refused_with_the_count():
     with pytest.raises(ValueError, match="3,257,437 completions"):
         completions(SumGame(3))
+
+
+STATES = [(7, "", None), (7, "3", None), (12, "9+", None), (7, "", 0), (9, "4+", 1), (9, "4", 3)]
+
+
+def value_with_hook(policy, env, prompt, prefix, layer, position, delta):
+    """V(s) by a plain loop over right answers, δ added by a forward pre-hook of the test's own."""
+
+    def add(module, args):
+        x = args[0].clone()
+        x[:, position] += delta
+        return (x, *args[1:])
+
+    module = policy.norm if layer == len(policy.blocks) else policy.blocks[layer]
+    hook = module.register_forward_pre_hook(add)
+    total, j = 0.0, len(prefix)
+    for answer in env.solutions(prompt).tolist():
+        if answer[:j] != prefix.tolist():
+            continue
+        text = torch.tensor([prompt.tolist() + answer])
+        logprobs = policy(text[:, :-1])[0][0, len(prompt) - 1 :].log_softmax(-1)
+        stop = answer.index(env.eos)
+        total += math.exp(sum(logprobs[t, answer[t]].item() for t in range(j, stop + 1)))
+    hook.remove()
+    return total
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("target, text, position", STATES)
+def test_value_gradient_against_finite_differences(trained, env, layer, target, text, position):
+    prompt, prefix = env.prompts[target], env.encode(text)
+    gradient = value_gradient(trained, env, prompt, prefix, layer, position)
+    place = len(prompt) + len(prefix) - 1 if position is None else position
+    step, generator = 1e-5, torch.Generator().manual_seed(0)
+    for _ in range(2):
+        direction = torch.randn(16, generator=generator).double()
+        up, down = (
+            value_with_hook(trained, env, prompt, prefix, layer, place, sign * step * direction)
+            for sign in (1, -1)
+        )
+        slope = (up - down) / (2 * step)
+        assert slope == pytest.approx((gradient @ direction).item(), rel=1e-5, abs=1e-9)
+    assert gradient.norm() > 0 or (layer == 2 and position in (0, 1))
+
+
+def test_outcomes_are_a_distribution_given_the_prefix(trained, env):
+    for text in ("", "4", "4+"):
+        prefix = env.encode(text)
+        rollout, probabilities = outcomes(trained, env, env.prompts[9], prefix)
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-12)
+        assert (rollout.completions[:, : len(text)] == prefix).all()
+        # the mean reward is the value of the state, which prefix_values has from right answers alone
+        full = torch.full((1, 4), env.eos)
+        full[0, : len(text)] = prefix
+        values = prefix_values(trained, env, env.prompts[[9]], full)
+        mean = probabilities @ rollout.rewards.double()
+        torch.testing.assert_close(values[0, len(text)], mean, rtol=1e-10, atol=1e-12)
+
+
+def test_prefix_values_are_a_martingale(trained, env):
+    """V(s) is the mean of V(s, v) over the next token, with the reward itself after the stop."""
+    prompts = env.prompts[[9]].expand(13, -1)
+    for text in ("", "4", "4+"):
+        j = len(text)
+        rows = torch.full((13, 4), env.eos)
+        rows[:, :j], rows[:, j] = env.encode(text), torch.arange(13)
+        values = prefix_values(trained, env, prompts, rows)
+        nxt = values[:, j + 1] if j < 3 else None
+        nxt[env.eos] = env.reward(prompts[:1], rows[[env.eos]])[0]
+        policy = trained(torch.cat([prompts[0], env.encode(text)])[None])[0][0, -1].softmax(0)
+        torch.testing.assert_close(values[0, j], policy @ nxt, rtol=1e-10, atol=1e-12)
+
+
+def test_entropy_and_kl_against_the_chain_rule(trained, policy, env):
+    """Over whole completions both are sums over tokens of what is expected at the state."""
+    prompts = env.prompts[[14]]
+    for i, prompt in enumerate(prompts):
+        rollout, p = outcomes(trained, env, prompt)
+        tokens = torch.cat([rollout.prompts, rollout.completions[:, :-1]], 1)
+        a, b = (each(tokens)[0][:, 2:].log_softmax(-1) for each in (trained, policy))
+        per_token = -(a.exp() * a).sum(-1), (a.exp() * (a - b)).sum(-1)
+        chain = [(p @ (each * rollout.mask).sum(1)).item() for each in per_token]
+        assert entropy(trained, env, prompts)[i].item() == pytest.approx(chain[0], rel=1e-10)
+        assert kl(trained, policy, env, prompts)[i].item() == pytest.approx(chain[1], rel=1e-10)
+    assert kl(trained, trained, env, prompts).abs().max() == 0
+
+
+def test_states_that_cannot_be_asked_for_are_refused(policy, env):
+    prompt = env.prompts[5]
+    for text in ("5.", "2+3."):
+        with pytest.raises(ValueError, match="leaves no token to choose"):
+            value_gradient(policy, env, prompt, env.encode(text), 0)
+    with pytest.raises(ValueError, match="position must be 0 to 3, .* not 4"):
+        value_gradient(policy, env, prompt, env.encode("5"), 0, position=4)
+    with pytest.raises(ValueError, match="layer must be 0 to 2, not 5"):
+        value_gradient(policy, env, prompt, env.encode("5"), 5)
 
 
 # Each estimator's expected gradient, summed over all completions, beside the exact gradient. A

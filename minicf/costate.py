@@ -209,7 +209,7 @@ def error_bound(
     prefix = prompt[:0] if prefix is None else prefix
     reached, logits, jacobian = state_jacobians(policy, env, prompt, layer, prefix)
     gap, H = mean_square_gap(logits), token_entropy(logits)
-    kappa = spread(logits.softmax(-1), jacobian) / gap
+    kappa = spread(logits.softmax(-1), jacobian) / gap.clamp(min=1e-300)  # 0 where nothing is drawn
     weights = {"gap": gap, "collision": 1 - torch.exp(-H), "entropy": H}
     sums = {name: (reached * kappa * weight).sum().item() for name, weight in weights.items()}
     signal = value_gradient(policy, env, prompt, prefix, layer).square().sum().item()

@@ -7,11 +7,14 @@ the value gradient ∇_δ V is one backward pass. Expectations of other quantiti
 an estimator) need every completion, right or wrong, which two terms allow (22,621) and three do not.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from .env import SumGame
 from .gpt import GPT
+from .grpo import group_advantages
 from .rollout import (
     Rollout, completion_logits, completion_logprobs, completion_mask, token_logprobs
 )  # fmt: skip
@@ -150,3 +153,21 @@ def kl(policy: GPT, reference: GPT, env: SumGame, prompts: Tensor | None = None)
     prompts = env.prompts if prompts is None else prompts
     pairs = [[outcomes(each, env, q)[1] for each in (policy, reference)] for q in prompts]
     return torch.stack([(p * (p.log() - q.log())).sum() for p, q in pairs])
+
+
+def expected_advantages(
+    value: float, group_size: int, baseline: str = "mean", scale: str = "std"
+) -> tuple[float, float]:
+    """Mean advantage of a wrong and of a right sample, over what its group-mates do.
+
+    `value` is the success probability of the prompt; K ~ Binomial(G − 1, value) mates succeed. The
+    difference of the two, c, is the factor by which the expected costate is longer than ∇V: 1 for
+    leave-one-out, 1 − 1/G for the group's mean, and towards 1/√(V(1 − V)) with the std.
+    """
+    means, mates = [0.0, 0.0], group_size - 1
+    for k in range(group_size):
+        chance = math.comb(mates, k) * value**k * (1 - value) ** (mates - k)
+        for reward in (0, 1):
+            group = torch.tensor([reward] + [1] * k + [0] * (mates - k), dtype=torch.float64)
+            means[reward] += chance * group_advantages(group, group_size, baseline, scale)[0].item()
+    return means[0], means[1]

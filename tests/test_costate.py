@@ -9,7 +9,7 @@ from minicf.costate import (
     martingale_terms, mean_square_gap, own_logit_bias, own_logit_costates, relaxed_costates,
     sampling_gap, spread, state_jacobians, token_entropy,
 )  # fmt: skip
-from minicf.exact import outcomes, prefix_values, success, value_gradient
+from minicf.exact import expected_advantages, outcomes, prefix_values, success, value_gradient
 from minicf.grpo import group_advantages
 from minicf.rollout import completion_logprobs, sample
 
@@ -176,26 +176,14 @@ def test_a_mask_one_token_short_is_seen(trained, env):
 # C3: what the advantage does, group-mates entering through a binomial.
 
 
-def group_factor(V, baseline, scale):
-    """A(1, K) and A(0, K) averaged over K ~ Binomial(G−1, V), and the factor c = their difference."""
-    means = []
-    for reward in (0.0, 1.0):
-        total = 0.0
-        for k in range(G):
-            group = torch.tensor([reward] + [1.0] * k + [0.0] * (G - 1 - k), dtype=torch.float64)
-            chance = math.comb(G - 1, k) * V**k * (1 - V) ** (G - 1 - k)
-            total += chance * group_advantages(group, G, baseline, scale)[0].item()
-        means.append(total)
-    return means[1] - means[0], means
-
-
 @pytest.mark.parametrize(
     "baseline, scale", [("mean", "none"), ("leave-one-out", "none"), ("mean", "std")]
 )
 def test_group_advantages_scale_the_costate_and_do_not_turn_it(start, baseline, scale):
     rollout, p, scores, exact = start
     V = (p @ rollout.rewards.double()).item()
-    factor, (wrong, right) = group_factor(V, baseline, scale)
+    wrong, right = expected_advantages(V, G, baseline, scale)
+    factor = right - wrong
     advantages = wrong + (right - wrong) * rollout.rewards.double()
     assert relative(p * advantages @ scores, factor * exact) < 1e-10
     expected = {"mean": 1 - 1 / G, "leave-one-out": 1.0}[baseline]
@@ -203,18 +191,10 @@ def test_group_advantages_scale_the_costate_and_do_not_turn_it(start, baseline, 
 
 
 def test_the_std_factor_tends_to_one_over_the_rewards_std():
-    V = 0.3
-    factors = {}
+    V, factors = 0.3, {}
     for size in (4, 64, 512):
-        rewards = torch.zeros(2, size, dtype=torch.float64)
-        total = 0.0
-        for k in range(size):
-            rewards[:, 1 : k + 1], rewards[:, k + 1 :], rewards[1, 0] = 1, 0, 1
-            low, high = (group_advantages(row, size)[0].item() for row in rewards)
-            log_chance = math.lgamma(size) - math.lgamma(k + 1) - math.lgamma(size - k)
-            log_chance += k * math.log(V) + (size - 1 - k) * math.log(1 - V)
-            total += math.exp(log_chance) * (high - low)
-        factors[size] = total
+        wrong, right = expected_advantages(V, size)
+        factors[size] = right - wrong
     limit = 1 / math.sqrt(V * (1 - V))
     assert factors[512] == pytest.approx(limit, rel=0.01)
     assert abs(factors[4] / limit - 1) > 0.05
@@ -225,7 +205,7 @@ def test_the_group_factor_by_sampled_groups(trained, env, generator):
     rollout = sample(trained, env, env.prompts[[9]], 30_000 * G, generator)
     rewards = rollout.rewards.double()
     advantages = group_advantages(rewards, G)
-    _, means = group_factor(success(trained, env)[9].item(), "mean", "std")
+    means = expected_advantages(success(trained, env)[9].item(), G, "mean", "std")
     for reward in (0, 1):
         some = advantages[rewards == reward]
         z = (some.mean() - means[reward]) / (some.std() / len(some) ** 0.5)

@@ -1,0 +1,194 @@
+"""The audit: claims about costates (C1 to C5), measured on trained checkpoints beside the exact answer.
+
+Every number is a plain float, in float64 and by enumeration, unless it is called a sample. The world
+has two terms, so that all 22,621 completions of a prompt can be summed. `train.py` puts the results
+beside thresholds; the lessons and figures read them.
+"""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from .control import CosineTrack
+from .costate import (
+    RELAXATIONS, alignment, attention_share, empirical_costates, error_bound, martingale_terms,
+    own_logit_bias, own_logit_costates, relaxed_costates, state_jacobians,
+)  # fmt: skip
+from .env import SumGame
+from .exact import entropy, expected_advantages, outcomes, value_gradient
+from .gpt import GPT
+from .rollout import sample
+
+GROUP_SIZE = 4
+STATES = ((9, "4"), (9, "4+"), (9, "4+5"), (12, "5+"))  # target and prefix
+
+
+def relative_error(estimate: Tensor, truth: Tensor) -> float:
+    """‖estimate − truth‖ / ‖truth‖."""
+    return ((estimate - truth).norm() / truth.norm()).item()
+
+
+def identities(
+    policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, layer: int
+) -> dict[str, float]:
+    """Every exact claim about one state, as a deviation that should be 0 or a ratio that should be ≥ 1.
+
+    Deviations: `unbiased` (C2), `own_mean`, `leave_one_out`, `std_turn` (C3), `product_rule` (C4),
+    `martingale`, `gap` (C5). Ratios to the exact error: `collision`, `entropy`; `attention_bound` is
+    the bound of C5b over the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖², `signal` ‖∇V‖².
+    """
+    here = len(prompt) + len(prefix) - 1
+    rollout, p = outcomes(policy, env, prompt, prefix)
+    rewards = rollout.rewards.to(p)
+    truth = value_gradient(policy, env, prompt, prefix, layer)
+    scores = empirical_costates(policy, rollout, torch.ones_like(rewards), layer)[:, here]
+    own = p @ own_logit_costates(policy, rollout, rewards, layer)[:, here]
+    whole = p * rewards @ scores
+    costates = (rewards - 0.5)[:, None] * scores
+    error = (p @ (costates - truth).square().sum(1)).item()
+    bound = error_bound(policy, env, prompt, layer, prefix)
+
+    def grouped(baseline: str, scale: str) -> Tensor:
+        wrong, right = expected_advantages((p @ rewards).item(), GROUP_SIZE, baseline, scale)
+        return p * (wrong + (right - wrong) * rewards) @ scores
+
+    _, logits, jacobian = state_jacobians(policy, env, prompt, layer, prefix)
+    pi = logits[0].softmax(0)
+    nxt = rollout.completions[:, len(prefix)]
+    action_values = torch.zeros_like(pi).index_add(0, nxt, p * rewards) / pi
+    bias, bounds = own_logit_bias(action_values, pi, jacobian[0])
+    return {
+        "unbiased": relative_error(p @ costates, truth),
+        "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),
+        "leave_one_out": relative_error(grouped("leave-one-out", "none"), truth),
+        "std_turn": 1 - alignment(grouped("mean", "std"), truth)[0].item(),
+        "product_rule": relative_error(own, -bias),
+        "martingale": abs(martingale_terms(rollout, p, costates, len(prefix)).sum().item() / error - 1),
+        "gap": abs(bound["gap"] / error - 1),
+        "collision": bound["collision"] / error,
+        "entropy": bound["entropy"] / error,
+        "attention_bound": bounds["cauchy"] / bias.norm().item(),
+        "attention_share": attention_share(whole - own, truth).item(),
+        "error": error,
+        "signal": truth.square().sum().item(),
+    }
+
+
+def sample_curve(
+    policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
+) -> list[dict[str, float]]:
+    """Samples: cosine and relative error of a mean of n costates at the prompt's end, n = 1, 4, … 1024.
+
+    Each is a root mean square (the cosine a mean) over 64 means, 16 for the largest n; b = ½.
+    `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
+    """
+    truth = value_gradient(policy, env, prompt, prompt[:0], layer)
+    exact = error_bound(policy, env, prompt, layer)["gap"]
+    rollout = sample(policy, env, prompt[None], 2**14, generator)
+    costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, layer)[:, len(prompt) - 1]
+    rows = []
+    for n in (4**i for i in range(6)):
+        means = costates[: n * min(64, len(costates) // n)].view(-1, n, costates.size(1)).mean(1)
+        cosine, _ = alignment(means, truth)
+        error = (means - truth).square().sum(1).mean().sqrt() / truth.norm()
+        expected = (exact / n) ** 0.5 / truth.norm().item()
+        rows.append({"n": n, "cosine": cosine.mean().item(), "error": error.item()})
+        rows[-1]["expected"] = expected
+    return rows
+
+
+def hardening(
+    policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, layer: int
+) -> dict[str, list[dict[str, float]]]:
+    """Error and signal while a policy's entropy falls, in two ways.
+
+    "cooling" multiplies the read-out, so that J = ∂z/∂δ grows as the entropy falls. "shifting" adds a
+    constant to the logit of the stop (through the final norm's bias), which leaves J as it is.
+    """
+    head = policy.head.weight.detach()
+    push = torch.linalg.pinv(head)[:, env.eos]  # head @ push is about one-hot
+    result: dict[str, list[dict[str, float]]] = {"cooling": [], "shifting": []}
+    for way, rows in result.items():
+        for strength in (0, 1, 2, 4, 6, 8, 12):
+            harder = copy.deepcopy(policy)
+            with torch.no_grad():
+                if way == "cooling":
+                    harder.head.weight *= 1 + strength / 2
+                else:
+                    harder.norm.bias += strength * push
+            bound = error_bound(harder, env, prompt, layer, prefix)
+            _, p = outcomes(harder, env, prompt, prefix)
+            truth = value_gradient(harder, env, prompt, prefix, layer)
+            row = {"strength": strength, "nats": -(p * p.clamp(min=1e-300).log()).sum().item()}
+            rows.append(row | {"error": bound["gap"], "signal": truth.square().sum().item()})
+    return result
+
+
+def relatives(
+    policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
+) -> dict[str, float]:
+    """Samples: cosine to ∇V of the mean of 1,000 costates of each biased relative."""
+    truth = value_gradient(policy, env, prompt, prompt[:0], layer)
+    means = {
+        name: relaxed_costates(policy, env, prompt, layer, name, 1000, generator).mean(0)
+        for name in RELAXATIONS
+    }
+    return {name: alignment(mean, truth)[0].item() for name, mean in means.items()}
+
+
+def audit(
+    checkpoints: dict[int, GPT], env: SumGame, generator: torch.Generator
+) -> dict[str, list | dict]:
+    """All of it, for policies in float64 on the CPU, by pretraining step.
+
+    `states`: `identities` at states of two prompts, every layer, and at the last checkpoint's `09=`
+    itself. `along`: error, its bounds, entropy and biased relatives at `09=`, checkpoint by checkpoint.
+    `samples` and `hardening` are of the last checkpoint.
+    """
+    prompt, last = env.prompts[9], max(checkpoints)
+    none, states, along = prompt[:0], [], []
+    for step, policy in checkpoints.items():
+        places = [(t, text, layer) for t, text in STATES for layer in range(len(policy.blocks) + 1)]
+        for target, text, layer in places + [(9, "", 0)] * (step == last):
+            row = identities(policy, env, env.prompts[target], env.encode(text), layer)
+            states.append({"step": step, "target": target, "prefix": text, "layer": layer} | row)
+        bound = error_bound(policy, env, prompt, 0)
+        signal = value_gradient(policy, env, prompt, none, 0).square().sum().item()
+        nats = entropy(policy, env, prompt[None]).item()
+        row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
+        along.append(row | relatives(policy, env, prompt, 0, generator))
+    return {
+        "states": states,
+        "along": along,
+        "samples": sample_curve(checkpoints[last], env, prompt, 0, generator),
+        "hardening": hardening(checkpoints[last], env, prompt, env.encode("4"), 0),
+    }
+
+
+def control(generator: torch.Generator) -> dict[str, list]:
+    """Samples of C1's world: costates beside the closed ∇V and the noise-free costate, and variances.
+
+    `scatter`: 20,000 rollouts from each start s; `z` is the deviation of their mean costate from ∇V in
+    standard errors, `noise_free_z` that of the noise-free costate. `variance`: score over pathwise.
+    """
+    track, n = CosineTrack(20, -0.2, 0.5), 20_000
+    scatter, variance = [], []
+    for s in torch.linspace(-3, 3, 13, dtype=torch.float64):
+        eps = torch.randn(n, track.horizon, dtype=torch.float64, generator=generator)
+        costates = track.costates(track.rollout(s.expand(n), eps))[:, 0]
+        free = track.costates(track.rollout(s[None], torch.zeros_like(eps[:1])))[0, 0]
+        truth, standard_error = track.value_gradient(s), costates.std() / n**0.5
+        row = {"s": s, "truth": truth, "mean": costates.mean(), "std": costates.std()}
+        row |= {"noise_free": free, "z": (costates.mean() - truth) / standard_error}
+        row["noise_free_z"] = (free - truth) / standard_error
+        scatter.append({key: value.item() for key, value in row.items()})
+        scatter[-1]["some"] = costates[:20].tolist()
+    for gain, horizon in ((-0.2, 5), (-0.2, 20), (-0.2, 80), (0.1, 5), (0.1, 20), (0.1, 40)):
+        track = CosineTrack(horizon, gain, 0.5)
+        eps = torch.randn(n, horizon, dtype=torch.float64, generator=generator)
+        states = track.rollout(torch.ones(n, dtype=torch.float64), eps)
+        estimates = track.score_function_gradient(states, eps), track.pathwise_gradient(states)
+        ratio = (estimates[0].var() / estimates[1].var()).item()
+        variance.append({"gain": gain, "horizon": horizon, "ratio": ratio})
+    return {"scatter": scatter, "variance": variance}

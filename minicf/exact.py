@@ -40,17 +40,13 @@ def completions(env: SumGame) -> Tensor:
     return every[(every == env.eos).logical_or(~after_stop).all(1)]
 
 
-def success(
+def solution_probabilities(
     policy: GPT,
     env: SumGame,
     prompts: Tensor | None = None,
     nudge: dict[int, Tensor] | None = None,
-) -> Tensor:
-    """Exact success probability of each of prompts (N, P), by default all of the world's: (N,).
-
-    Differentiable in the policy's parameters and in `nudge`, whose vectors broadcast to (N, P+T−1, D):
-    a nudge of prompt q is felt by every completion of prompt q, at its position.
-    """
+) -> tuple[Tensor, Tensor]:
+    """The probability of every right answer (R,) and the row of `prompts` that it answers (R,)."""
     device = next(policy.parameters()).device
     prompts = env.prompts if prompts is None else prompts
     solutions = [env.solutions(prompt) for prompt in prompts]
@@ -64,8 +60,31 @@ def success(
     else:
         logits = completion_logits(policy, prompts, completions, rows)
     dead = ~completion_mask(completions, env.eos)
-    probabilities = token_logprobs(logits, completions).masked_fill(dead, 0.0).sum(1).exp()
-    return probabilities.new_zeros(len(prompts)).index_add(0, rows, probabilities)
+    return token_logprobs(logits, completions).masked_fill(dead, 0.0).sum(1).exp(), rows
+
+
+def success(
+    policy: GPT,
+    env: SumGame,
+    prompts: Tensor | None = None,
+    nudge: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """Exact success probability of each of prompts (N, P), by default all of the world's: (N,).
+
+    Differentiable in the policy's parameters and in `nudge`, whose vectors broadcast to (N, P+T−1, D):
+    a nudge of prompt q is felt by every completion of prompt q, at its position.
+    """
+    probabilities, rows = solution_probabilities(policy, env, prompts, nudge)
+    count = len(env.prompts if prompts is None else prompts)
+    return probabilities.new_zeros(count).index_add(0, rows, probabilities)
+
+
+@torch.no_grad()
+def distinct_solutions(policy: GPT, env: SumGame, samples: int = 64) -> Tensor:
+    """Exact expected number of different right answers in `samples` draws, for every prompt: (N,)."""
+    probabilities, rows = solution_probabilities(policy, env)
+    seen = 1 - (1 - probabilities) ** samples
+    return seen.new_zeros(len(env.prompts)).index_add(0, rows, seen)
 
 
 def prefix_values(policy: GPT, env: SumGame, prompts: Tensor, completions: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .env import SumGame
-from .exact import success
+from .exact import prefix_values, success
 from .gpt import GPT
 from .grpo import group_advantages, grpo_loss
 from .ppo import Critic, aggregate_tokens, gae
@@ -99,7 +99,7 @@ def pretrain(
         prompts, completions = prompts.to(device), completions.to(device)
         logprobs = completion_logprobs(policy, prompts, completions)
         loss = -aggregate_tokens(logprobs, completion_mask(completions, env.eos), "token")
-        _descend(optimizer, loss, [policy])
+        _descend(optimizer, loss, [policy], f"pretraining, step {step}")
         losses.append(loss.item())
         if step in checkpoints:
             at_checkpoint(step, sum(losses[-20:]) / len(losses[-20:]))
@@ -122,7 +122,9 @@ def improve(
     Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples` so
     far, exact `success` (mean over prompts), `seconds` of training, and the means since the entry
     before of `reward`, `entropy` (nats per completion), `ratio`, `clip_fraction`, `approx_kl`, `kl`
-    and `value_loss`, as far as the method has them.
+    and `value_loss`, as far as the method has them. With a critic also `value_error`, its root mean
+    square distance to the exact value of every state of the last rollout. A loss or gradient that is
+    not finite raises FloatingPointError before the policy is changed.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -138,14 +140,17 @@ def improve(
         schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)
         optimizer.param_groups[0]["lr"] = learning_rate * schedule
         if settings.baseline == "exact":
-            _descend(optimizer, -success(policy, env).mean(), networks)
+            _descend(optimizer, -success(policy, env).mean(), networks, f"{method}, step {step}")
         else:
             rollout = sample(policy, env, env.prompts, group_size, generator)
-            stats += _update(settings, optimizer, rollout, policy, critic, reference)
+            where = f"{method}, step {step}"
+            stats += _update(settings, optimizer, rollout, policy, critic, reference, where)
             samples += len(rollout.rewards)
         seconds += time.perf_counter() - start
         if step % evaluate_every == 0 or step == steps:
             history.append(_entry(policy, env, step, samples, seconds, stats))
+            if critic is not None:
+                history[-1]["value_error"] = _value_error(policy, critic, env, rollout)
             stats = []
     return history
 
@@ -175,6 +180,7 @@ def _update(
     policy: GPT,
     critic: Critic | None,
     reference: GPT | None,
+    where: str,
 ) -> list[dict[str, float]]:
     """One rollout's updates, `settings.epochs` of them on the whole batch; stats of each."""
     G, completions, mask = rollout.group_size, rollout.completions, rollout.mask
@@ -206,18 +212,31 @@ def _update(
             errors = (critic(prompts, completions, G) - returns).square()
             stats["value_loss"] = aggregate_tokens(errors, mask, "token")
             loss = loss + 0.5 * stats["value_loss"]
-        _descend(optimizer, loss, [policy] if critic is None else [policy, critic])
+        _descend(optimizer, loss, [policy] if critic is None else [policy, critic], where)
         history.append({name: value.item() for name, value in (stats | sampled).items()})
     return history
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, networks: list[nn.Module]) -> None:
-    """One optimiser step, each network's gradient clipped to norm 1."""
+def _descend(
+    optimizer: torch.optim.Optimizer, loss: Tensor, networks: list[nn.Module], where: str
+) -> None:
+    """One optimiser step, each network's gradient clipped to norm 1. Raises FloatingPointError."""
     optimizer.zero_grad()
     loss.backward()
     for network in networks:
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for quantity, value in (("loss", loss), ("gradient norm", norm)):
+            if not value.isfinite():
+                raise FloatingPointError(f"{where}: the {quantity} is {value.item()}")
     optimizer.step()
+
+
+@torch.no_grad()
+def _value_error(policy: GPT, critic: Critic, env: SumGame, rollout: Rollout) -> float:
+    """Root mean square of the critic's value less the exact one, over a rollout's live states."""
+    prompts, completions = rollout.prompts, rollout.completions
+    errors = critic(prompts, completions) - prefix_values(policy, env, prompts, completions)
+    return aggregate_tokens(errors.square(), rollout.mask, "token").sqrt().item()
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from conftest import cosine, flat_gradient, make_policy
 
 from minicf.env import SumGame
 from minicf.exact import (
-    completions, entropy, kl, outcomes, prefix_values, success, value_gradient
+    completions, distinct_solutions, entropy, kl, outcomes, prefix_values, success, value_gradient
 )  # fmt: skip
 from minicf.grpo import group_advantages
 from minicf.ppo import clipped_surrogate
@@ -49,6 +49,17 @@ def test_success_against_sampling(policy, env, generator):
     p = success(policy, env, prompts).detach()
     z = (rewards.mean(1) - p) / (p * (1 - p) / n).sqrt()
     assert z.abs().max() < 4
+
+
+def test_distinct_solutions_against_sampling(trained, env, generator):
+    """Mean of 400 batches of 64 samples of one prompt; z below 4."""
+    rollout = sample(trained, env, env.prompts[[9]], 400 * 64, generator)
+    code = (rollout.completions * 13 ** torch.arange(4)).sum(1).view(400, 64)
+    right = rollout.rewards.view(400, 64) == 1
+    counts = torch.tensor([float(len(row[ok].unique())) for row, ok in zip(code, right)])
+    expected = distinct_solutions(trained, env)[9]
+    assert abs((counts.mean() - expected) / (counts.std() / 20)) < 4
+    torch.testing.assert_close(distinct_solutions(trained, env, 1), success(trained, env).detach())
 
 
 def test_success_of_some_prompts_is_that_of_all(policy, env):

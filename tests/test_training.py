@@ -7,7 +7,7 @@ from conftest import cosine, flat_gradient, make_policy
 
 from minicf import training
 from minicf.env import SumGame
-from minicf.exact import success
+from minicf.exact import prefix_values, success
 from minicf.training import METHODS, improve, pretrain
 
 G = 4
@@ -74,7 +74,7 @@ def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch
         rollouts.append(sample(*arguments))
         return rollouts[-1]
 
-    def recording_descend(optimizer, loss, networks):
+    def recording_descend(optimizer, loss, networks, where):
         rollout = rollouts[0]
         if len(networks) == 2:
             now = networks[1](rollout.prompts, rollout.completions).detach()
@@ -108,7 +108,7 @@ def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch
 def test_the_oracle_ascends_the_exact_gradient(trained, env, monkeypatch, generator):
     policy, gradients = copy.deepcopy(trained), []
     monkeypatch.setattr(
-        training, "_descend", lambda _, loss, networks: gradients.append(flat_gradient(loss, policy))
+        training, "_descend", lambda _, loss, *rest: gradients.append(flat_gradient(loss, policy))
     )
     improve(policy, env, "oracle", 1, generator)
     exact = flat_gradient(success(policy, env).mean(), policy)
@@ -174,6 +174,32 @@ def test_the_same_seed_gives_the_same_run(trained, env):
         runs.append([{k: v for k, v in entry.items() if k != "seconds"} for entry in history])
         runs[-1].append([weight.tolist() for weight in policy.parameters()])
     assert runs[0] == runs[1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_policy(trained, env, monkeypatch):
+    policy, calls = copy.deepcopy(trained).float(), []
+    true_loss = training.grpo_loss
+
+    def breaking(*arguments, **options):
+        loss, stats = true_loss(*arguments, **options)
+        calls.append([weight.clone() for weight in policy.parameters()])
+        return loss * (float("nan") if len(calls) == 5 else 1.0), stats
+
+    monkeypatch.setattr(training, "grpo_loss", breaking)
+    with pytest.raises(FloatingPointError, match="GRPO, step 3: the loss is nan"):
+        improve(policy, env, "GRPO", 10, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(calls[-1], policy.parameters()))
+
+
+def test_value_error_is_the_distance_to_the_exact_values(trained, env, monkeypatch):
+    """A critic that says 0 everywhere is off by the root mean square of the exact values."""
+    monkeypatch.setattr(training, "_descend", lambda *arguments: None)
+    rollouts, sample = [], training.sample
+    monkeypatch.setattr(training, "sample", lambda *a: rollouts.append(sample(*a)) or rollouts[-1])
+    history = improve(trained, env, "PPO with critic", 1, torch.Generator().manual_seed(0))
+    values = prefix_values(trained, env, rollouts[0].prompts, rollouts[0].completions)
+    expected = values[rollouts[0].mask].square().mean().sqrt().item()
+    assert history[-1]["value_error"] == pytest.approx(expected)
 
 
 def test_bad_input_is_refused(policy, env, generator):

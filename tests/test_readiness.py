@@ -1,0 +1,152 @@
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import make_policy
+
+from minicf.exact import success
+from minicf.readiness import (
+    bootstrap_interval, headroom, pass_at_k, pick_share, predictors, rank_correlation, readiness,
+    sampled_signal, signal,
+)  # fmt: skip
+from minicf.rollout import sample
+
+
+def test_signal_against_finite_differences_at_all_prompt_positions(trained, env):
+    prompts = env.prompts[[4, 11]]
+    total = 0.0
+    for prompt in prompts:
+        square, step = 0.0, 1e-5
+        for position, channel in itertools.product(range(3), range(16)):
+            values = []
+            for sign in (1, -1):
+                delta = torch.zeros(6, 16, dtype=torch.float64)
+                delta[position, channel] = sign * step
+                values.append(success(trained, env, prompt[None], {0: delta}).item())
+            square += ((values[0] - values[1]) / (2 * step)) ** 2
+        total += math.sqrt(square)
+    assert signal(trained, env, prompts).item() == pytest.approx(total / 2, rel=1e-6)
+
+
+def test_doubling_the_stream_halves_the_signal_and_changes_no_success(trained, env):
+    """The signal has units. The final norm reads a doubled stream as the same one."""
+    doubled = make_policy(env)
+    doubled.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        doubled.token_embedding.weight *= 2
+        doubled.position_embedding.weight *= 2
+        for block in doubled.blocks:
+            block.attention.out.weight *= 2
+            block.down.weight *= 2
+    # each norm's own epsilon is not doubled, hence the tolerance
+    torch.testing.assert_close(success(doubled, env), success(trained, env), rtol=1e-2, atol=1e-4)
+    assert (signal(doubled, env) / signal(trained, env)).item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_headroom_and_readiness(trained, env):
+    p = torch.tensor([0.0, 0.1, 0.5, 1.0])
+    expected = sum(1 - (1 - x) ** 16 - x for x in p.tolist()) / 4
+    assert headroom(p).item() == pytest.approx(expected)
+    assert headroom(p, 1).item() == pytest.approx(0, abs=1e-7)
+    product = signal(trained, env) * headroom(success(trained, env).detach())
+    torch.testing.assert_close(readiness(trained, env), product)
+
+
+def test_predictors_are_named_for_what_they_are():
+    p = torch.tensor([0.1, 0.7])
+    row = predictors(p, signal=2.0, loss=0.9)
+    assert row["readiness"] == pytest.approx(2 * headroom(p).item())
+    assert row["p(1 − p)"] == pytest.approx(0.4 * 0.6)
+    assert row["reward std"] == pytest.approx((0.3 + math.sqrt(0.21)) / 2)
+    assert (row["1 − p"], row["loss"]) == (pytest.approx(0.6), 0.9)
+
+
+@pytest.mark.parametrize("n, c, k", [(5, 2, 3), (6, 0, 2), (6, 6, 2), (7, 5, 4), (4, 1, 4)])
+def test_pass_at_k_against_all_subsets(n, c, k):
+    outcomes = [1] * c + [0] * (n - c)
+    subsets = list(itertools.combinations(outcomes, k))
+    expected = sum(any(subset) for subset in subsets) / len(subsets)
+    assert pass_at_k(torch.tensor([c]), n, k).item() == pytest.approx(expected)
+
+
+def test_pass_at_k_is_unbiased_and_plugging_in_is_not():
+    n, k, p = 8, 4, 0.2
+    c = torch.arange(n + 1)
+    chance = torch.tensor([math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)]).double()
+    truth = 1 - (1 - p) ** k
+    assert (chance @ pass_at_k(c, n, k)).item() == pytest.approx(truth, abs=1e-7)
+    plugged = 1 - (1 - c / n) ** k
+    assert abs((chance @ plugged.double()).item() - truth) > 0.03
+
+
+def test_sampled_signal_against_the_exact_one(trained, env, generator):
+    prompts = env.prompts[[4, 11]]
+    exact = signal(trained, env, prompts).item()
+    many = sampled_signal(trained, sample(trained, env, prompts, 20_000, generator))
+    assert many.item() == pytest.approx(exact, rel=0.1)
+
+
+def test_the_noise_bias_is_removed(trained, env, generator):
+    """200 groups of 16: the corrected squared norm is right on average, the plain one far too large."""
+    prompt = env.prompts[[4]]
+    exact = signal(trained, env, prompt).item() ** 2
+    from minicf.costate import empirical_costates
+
+    rollout = sample(trained, env, prompt, 200 * 64, generator)
+    costates = empirical_costates(trained, rollout, rollout.rewards - 0.5, 0)[:, :3].flatten(1)
+    groups = costates.view(200, 64, -1)
+    plain = groups.mean(1).square().sum(-1)
+    corrected = plain - groups.var(1).sum(-1) / 64
+    z = (corrected.mean() - exact) / (corrected.std() / 200**0.5)
+    assert abs(z) < 3 and plain.mean() > 1.5 * exact
+    rows = sample(trained, env, prompt.expand(3, -1), 8, generator)
+    one = empirical_costates(trained, rows, rows.rewards - 0.5, 0)[:, :3].flatten(1).view(3, 8, -1)
+    expected = (one.mean(1).square().sum(-1) - one.var(1).sum(-1) / 8).clamp(min=0).sqrt().mean()
+    torch.testing.assert_close(sampled_signal(trained, rows), expected)
+
+
+def test_rank_correlation_by_hand_and_with_ties():
+    x = torch.tensor([1.0, 2, 3, 4, 5])
+    assert rank_correlation(x, x**3) == pytest.approx(1)
+    assert rank_correlation(x, -x) == pytest.approx(-1)
+    y = torch.tensor([2.0, 1, 4, 3, 5])
+    assert rank_correlation(x, y) == pytest.approx(1 - 6 * 4 / (5 * 24))  # 1 − 6Σd²/(n(n²−1))
+    tied = torch.tensor([1.0, 2, 2, 3])  # ranks 1, 2.5, 2.5, 4
+    ranks = torch.tensor([1.0, 2.5, 2.5, 4])
+    other = torch.tensor([1.0, 2, 3, 4])
+    expected = torch.corrcoef(torch.stack([ranks, other]))[0, 1].item()
+    assert rank_correlation(tied, other) == pytest.approx(expected)
+    assert rank_correlation(torch.ones(4), other) == 0
+
+
+def test_pick_share():
+    gain = torch.tensor([0.1, 0.4, 0.3])
+    assert pick_share(torch.tensor([1.0, 2, 3]), gain) == pytest.approx(0.75)
+
+
+def test_bootstrap_interval_covers_the_mean_as_often_as_it_says(generator):
+    """300 intervals of level .9 from 30 normal values: coverage .87 ± .02 is known for n = 30."""
+    hits = 0
+    for _ in range(300):
+        values = torch.randn(30, generator=generator)
+        low, high = bootstrap_interval(values, generator, level=0.9, draws=400)
+        hits += low < 0 < high
+    assert 0.80 < hits / 300 < 0.95
+
+
+def test_bad_input_is_refused(trained, env, generator):
+    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        headroom(torch.tensor([0.5]), 0)
+    with pytest.raises(ValueError, match="success must hold probabilities"):
+        headroom(torch.tensor([1.5]))
+    with pytest.raises(ValueError, match="k must be 1 to 4, .* not 5"):
+        pass_at_k(torch.tensor([1]), 4, 5)
+    with pytest.raises(ValueError, match="counts from 0 to 4"):
+        pass_at_k(torch.tensor([5]), 4, 2)
+    with pytest.raises(ValueError, match="at least 2 completions a prompt, not 1"):
+        sampled_signal(trained, sample(trained, env, env.prompts[:2], 1, generator))
+    with pytest.raises(ValueError, match="x and y must be"):
+        rank_correlation(torch.ones(3), torch.ones(2))
+    with pytest.raises(ValueError, match="level in"):
+        bootstrap_interval(torch.ones(3), generator, level=1.0)

@@ -48,18 +48,30 @@ def readiness(policy: GPT, env: SumGame, k: int = 16) -> Tensor:
     return signal(policy, env) * reach
 
 
-def predictors(success: Tensor, signal: float, loss: float, k: int = 16) -> dict[str, float]:
-    """Readiness and what might do as well, from exact success (N,), signal and pretraining loss."""
-    p, reach = success.mean().item(), headroom(success, k).item()
+def measure(policy: GPT, env: SumGame, k: int = 16) -> dict[str, float]:
+    """What a checkpoint is asked, exactly: an entry of `ranking`, save for its loss and its gain."""
+    with torch.no_grad():
+        p = success(policy, env)
+    slope, reach = signal(policy, env).item(), headroom(p, k).item()
     return {
-        "readiness": signal * reach,
-        "signal": signal,
+        "success": p.mean().item(),
+        "pass_at_k": p.mean().item() + reach,
+        "signal": slope,
         "headroom": reach,
-        "reward std": (success * (1 - success)).clamp(min=0).sqrt().mean().item(),
-        "p(1 − p)": p * (1 - p),
-        "1 − p": 1 - p,
-        "loss": loss,
+        "readiness": slope * reach,
+        "reward_std": (p * (1 - p)).clamp(min=0).sqrt().mean().item(),
     }
+
+
+PREDICTORS = {  # of the gain, from an entry: readiness and what might do as well
+    "readiness": lambda entry: entry["readiness"],
+    "signal": lambda entry: entry["signal"],
+    "headroom": lambda entry: entry["headroom"],
+    "reward std": lambda entry: entry["reward_std"],
+    "p(1 − p)": lambda entry: entry["success"] * (1 - entry["success"]),
+    "1 − p": lambda entry: 1 - entry["success"],
+    "loss": lambda entry: entry["loss"],
+}
 
 
 def pass_at_k(correct: Tensor, samples: int, k: int) -> Tensor:
@@ -113,6 +125,24 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
 def pick_share(predictor: Tensor, gain: Tensor) -> float:
     """The gain (n,) of the checkpoint where `predictor` (n,) is largest, as a share of the best gain."""
     return (gain[predictor.argmax()] / gain.max()).item()
+
+
+def ranking(entries: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
+    """Each predictor's rank correlation with the real gain, and its pick's share of the best gain.
+
+    result[pool][predictor] = {"rank": …, "pick": …}; a pool is one corpus alone, or all: "pooled".
+    """
+    corpora = list(dict.fromkeys(entry["corpus"] for entry in entries))
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for pool in [*corpora, "pooled"]:
+        some = [entry for entry in entries if pool in (entry["corpus"], "pooled")]
+        gain = torch.tensor([entry["gain"] for entry in some])
+        result[pool] = {}
+        for name, predict in PREDICTORS.items():
+            x = torch.tensor([predict(entry) for entry in some])
+            rank = rank_correlation(x, gain) if len(some) > 1 else 0.0
+            result[pool][name] = {"rank": rank, "pick": pick_share(x, gain)}
+    return result
 
 
 def bootstrap_interval(

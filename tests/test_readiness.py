@@ -7,7 +7,7 @@ from conftest import make_policy
 
 from minicf.exact import success
 from minicf.readiness import (
-    bootstrap_interval, headroom, pass_at_k, pick_share, predictors, rank_correlation, readiness,
+    bootstrap_interval, headroom, measure, pass_at_k, pick_share, rank_correlation, ranking, readiness,
     sampled_signal, signal,
 )  # fmt: skip
 from minicf.rollout import sample
@@ -53,13 +53,30 @@ def test_headroom_and_readiness(trained, env):
     torch.testing.assert_close(readiness(trained, env), product)
 
 
-def test_predictors_are_named_for_what_they_are():
-    p = torch.tensor([0.1, 0.7])
-    row = predictors(p, signal=2.0, loss=0.9)
-    assert row["readiness"] == pytest.approx(2 * headroom(p).item())
-    assert row["p(1 − p)"] == pytest.approx(0.4 * 0.6)
-    assert row["reward std"] == pytest.approx((0.3 + math.sqrt(0.21)) / 2)
-    assert (row["1 − p"], row["loss"]) == (pytest.approx(0.6), 0.9)
+def test_a_checkpoint_is_measured_by_what_the_names_say(trained, env):
+    entry, p = measure(trained, env), success(trained, env).detach()
+    assert entry["success"] == pytest.approx(p.mean().item())
+    assert entry["pass_at_k"] == pytest.approx((1 - (1 - p) ** 16).mean().item())
+    assert entry["headroom"] == pytest.approx(entry["pass_at_k"] - entry["success"])
+    assert entry["readiness"] == pytest.approx(readiness(trained, env).item())
+    assert entry["reward_std"] == pytest.approx((p * (1 - p)).sqrt().mean().item())
+
+
+def test_ranking_by_pool():
+    """Readiness orders both corpora; the parabola is misled by the stuck one."""
+    rows = [("clean", 0.2, 1.0, 0.1), ("clean", 0.5, 3.0, 0.3), ("clean", 0.9, 2.0, 0.2)]
+    rows += [("narrow", 0.4, 0.2, 0.02), ("narrow", 0.5, 0.1, 0.0)]
+    entries = [
+        {"corpus": c, "success": p, "readiness": r, "gain": g, "signal": r, "headroom": r}
+        | {"reward_std": 1.0, "loss": 1.0}
+        for c, p, r, g in rows
+    ]
+    result = ranking(entries)
+    assert list(result) == ["clean", "narrow", "pooled"]
+    assert result["pooled"]["readiness"] == {"rank": pytest.approx(1), "pick": pytest.approx(1)}
+    assert result["narrow"]["p(1 − p)"]["rank"] == pytest.approx(-1)
+    assert result["pooled"]["reward std"]["rank"] == 0
+    assert result["clean"]["1 − p"]["pick"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("n, c, k", [(5, 2, 3), (6, 0, 2), (6, 6, 2), (7, 5, 4), (4, 1, 4)])

@@ -76,10 +76,10 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
 
     A panel has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
     """
-    figure, axes = _panels(*[""] * len(panels), width=5.0, height=3.9)
+    figure, axes = _panels(*[""] * len(panels), width=4.1, height=3.1)
     for axis, panel in zip(axes, panels):
         costates, truth, noise_free = panel["costates"], panel["truth"], panel["noise_free"]
-        axis.plot(starts, costates[:, :15], ".", color=SKY, markersize=3)
+        axis.plot(starts, costates[:, :8], ".", color=SKY, markersize=3)
         for label, line, color in (("no noise", noise_free, RED), ("∇V, exact", truth, BLUE)):
             axis.plot(starts, line, color=color, linewidth=2)
             end = (starts[-1], line[-1])
@@ -87,10 +87,10 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
         mean = costates.mean(1)
         axis.plot(starts, mean, "o", color="black", markersize=3.5)
         off, wrong = (mean - truth).abs().max(), (noise_free - truth).abs().max()
-        title = f"{panel['steps']} steps left: the mean of {costates.shape[1]:,} noisy costates\n"
-        title += f"is within {off:.2f} of ∇V; the costate without noise, {wrong:.2f} off"
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.8))
+        title = f"{panel['steps']} steps left: noisy costates average to ∇V\n"
+        title += f"(within {off:.2f}); without noise it is {wrong:.2f} off"
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.8), xticks=range(-3, 4))
     axes[0].set_ylabel("costate (reward per radian)")
     return figure
 
@@ -98,17 +98,17 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
 def estimator_variances(horizons: list[int], ratios: dict[str, list[float]]) -> Figure:
     """Variance of the score function over that of pathwise at each horizon, a line per track."""
     last = ", ".join(f"{ratio[-1]:.2g} ({track})" for track, ratio in ratios.items())
-    figure, (axis,) = _panels(f"Variance ratio at T = {horizons[-1]}: {last}", width=7.0)
+    figure, (axis,) = _panels(f"Variance ratio at T = {horizons[-1]}: {last}", height=3.1)
     axis.axhline(1, color=GREY, linewidth=1)
-    axis.annotate("above: pathwise varies less", (horizons[0], 1.12), color=GREY, fontsize=9)
-    axis.annotate("below: score function varies less", (horizons[0], 0.7), color=GREY, fontsize=9)
+    for text, height in (("pathwise varies less", 1.15), ("score function varies less", 0.55)):
+        axis.annotate(text, (horizons[-1] * 2, height), ha="right", color=GREY, fontsize=9)
     for (track, ratio), color in zip(ratios.items(), (BLUE, RED)):
         axis.loglog(horizons, ratio, "o-", color=color)
         end = (horizons[-1], ratio[-1])
         axis.annotate(track, end, (8, -3), textcoords="offset points", color=color)
-    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 1.9))
+    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 2.2))
     axis.set_ylabel("variance, score function / pathwise")
-    axis.set_xticks(horizons, [str(h) for h in horizons], minor=False)
+    axis.set_xticks(horizons, [str(horizon) for horizon in horizons])
     axis.minorticks_off()
     return figure
 
@@ -121,15 +121,13 @@ def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
     figure, (left, right) = _panels(
         f"Nine tenths of the loss's fall are over by step {late['step']}",
         f"There, exact success is {late['success']:.2f} and pass@{k} {late['pass_at_k']:.2f}",
-    )
+        width=4.5, height=3.2,
+    )  # fmt: skip
     left.plot(steps, [e["loss"] for e in curve], color=GREY, linewidth=2)
     left.axhline(floor, color=GREY, linewidth=1, linestyle="--")
-    left.annotate(
-        f"floor {floor:.2f}: the corpus has many answers", (steps[-1], floor), (0, -13),
-        textcoords="offset points", ha="right", color=GREY,
-    )  # fmt: skip
+    left.annotate(f"floor {floor:.2f}", (steps[-1], floor), (-45, -13), textcoords="offset points")
     left.set(xlabel="pretraining step", ylabel="loss, nats per token", ylim=(0, None))
-    for name, color, height in (("pass_at_k", SKY, 0.85), ("success", BLUE, 0.4)):
+    for name, color, height in (("pass_at_k", GREEN, 0.85), ("success", BLUE, 0.7)):
         right.plot(steps, [e[name] for e in curve], color=color, linewidth=2)
         at = next((e for e in curve if e[name] > height), curve[-1])
         label = f"pass@{k}" if name == "pass_at_k" else "exact success (pass@1)"
@@ -143,28 +141,28 @@ def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
 def clip_objective(
     grid: list[float], curves: dict[float, list[tuple]], marks: dict[float, dict[str, float]]
 ) -> Figure:
-    """PPO's objective and its derivative by the ratio, of one token, a panel per advantage.
+    """PPO's objective and its gradient, its derivative by the ratio, for a panel per advantage.
 
-    `curves` maps an advantage to (objective, derivative) along `grid`; `marks` names ratios of it.
+    `curves` maps an advantage to (objective, gradient) along `grid`; `marks` names ratios of it.
     """
     titles = []
     for advantage, points in curves.items():
-        flat = [ratio for ratio, (_, slope) in zip(grid, points) if slope == 0]
-        side, edge = ("above", flat[0]) if flat[-1] == grid[-1] else ("below", flat[-1])
-        titles.append(f"A = {advantage:+.0f}: no gradient {side} a ratio of {edge:.2f}")
-    figure, axes = _panels(*titles)
+        live = [ratio for ratio, (_, gradient) in zip(grid, points) if gradient != 0]
+        side, edge = ("above", live[-1]) if live[0] == grid[0] else ("below", live[0])
+        titles.append(f"A = {advantage:+.0f}: no gradient {side} {edge:.2f}")
+    figure, axes = _panels(*titles, width=3.6, height=2.6)
     for axis, (advantage, points) in zip(axes, curves.items()):
-        objective, slope = zip(*points)
-        axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.plot(grid, objective, color=BLUE, linewidth=2)
-        axis.plot(grid, slope, color=ORANGE, linewidth=2)
-        axis.text(grid[8], slope[8] + 0.06, "its gradient", color=ORANGE)
-        axis.text(grid[45], objective[45] - 0.22, "objective", color=BLUE)
+        for name, curve, color in zip(("objective", "its gradient"), zip(*points), (BLUE, ORANGE)):
+            axis.plot(grid, curve, color=color, linewidth=2)
+            end = (grid[-1], curve[-1])
+            axis.annotate(name, end, (4, -3), textcoords="offset points", color=color)
         for text, ratio in marks[advantage].items():
-            height = objective[min(range(len(grid)), key=lambda i: abs(grid[i] - ratio))]
-            axis.plot(ratio, height, "o", color=RED)
-            axis.annotate(text, (ratio, height), (5, 6), textcoords="offset points", color=RED)
-        axis.set(xlabel="ratio, new probability over old")
+            point = (ratio, points[min(range(len(grid)), key=lambda i: abs(grid[i] - ratio))][0])
+            axis.plot(*point, "o", color=RED)
+            shift = (4, -14 if advantage > 0 else 6)
+            axis.annotate(text, point, shift, textcoords="offset points", color=RED)
+        axis.set(xlabel="ratio, new probability over old", ylabel="of one token")
+        axis.set_xlim(grid[0], 1.35 * grid[-1])
     return figure
 
 
@@ -172,7 +170,7 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
     """Exact success after each of many updates on one batch; a label and a curve per run."""
     ends = ", ".join(f"{curve[-1]:.2f} {label}" for label, curve in runs.items())
     start = next(iter(runs.values()))[0]
-    figure, (axis,) = _panels(f"One batch, reused: from {start:.2f} to {ends}", width=6.4, height=3.2)
+    figure, (axis,) = _panels(f"Success: {start:.2f} to {ends}", width=4.6, height=2.4)
     for (label, curve), color in zip(runs.items(), (BLUE, RED)):
         axis.plot(curve, color=color, linewidth=2)
         axis.annotate(
@@ -180,5 +178,160 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
         )
     axis.axhline(start, color=GREY, linewidth=0.6)
     axis.set(xlabel="updates on the same batch", ylabel="exact success", ylim=(0, 0.8))
-    axis.set_xlim(0, 1.25 * (len(curve) - 1))
+    axis.set_xlim(0, 1.3 * (len(curve) - 1))
+    return figure
+
+
+METHOD_COLORS = {
+    "REINFORCE": GREY, "RLOO": SKY, "GRPO": BLUE, "Dr. GRPO": GREEN, "PPO without critic": ORANGE,
+    "PPO with critic": RED, "oracle": "black",
+}  # fmt: skip
+CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
+
+
+def readiness(entries: list[dict]) -> Figure:
+    """Predicted against real gain, and both along pretraining, from `readiness.ranking`'s entries."""
+    best = max(entries, key=lambda e: e["readiness"])
+    figure, (left, middle, right) = _panels(
+        "Where readiness is high, RL gains",
+        f"Readiness picks step {best['step']} of the {best['corpus']} corpus",
+        "The parabola of success does not see a stuck run",
+    )
+    for corpus in dict.fromkeys(e["corpus"] for e in entries):
+        some = [e for e in entries if e["corpus"] == corpus]
+        color, steps = CORPUS_COLORS[corpus], [e["step"] for e in some]
+        gain, ready = [e["gain"] for e in some], [e["readiness"] for e in some]
+        parabola = [e["success"] * (1 - e["success"]) for e in some]
+        left.plot(ready, gain, "o", color=color, label=corpus)
+        right.plot(parabola, gain, "o", color=color)
+        middle.plot(steps, gain, "o-", color=color)
+        middle.plot(steps, ready, ":", color=color)
+    left.legend(frameon=False, title="pretraining corpus")
+    left.set(xlabel="readiness: signal × headroom", ylabel="real gain of a short GRPO run")
+    middle.set(xlabel="pretraining step", ylabel="gain (line), readiness (dots)")
+    right.set(xlabel="p(1 − p) of mean success p", ylabel="real gain of a short GRPO run")
+    return figure
+
+
+def leaderboard(board: list[dict]) -> Figure:
+    """Success against rollouts and seconds, and what is left of diversity; a row per method."""
+    final = {row["method"]: row["success"] for row in board}
+    best = max((m for m in final if m != "oracle"), key=final.get)
+    figure, (left, middle, right) = _panels(
+        f"{best} ends highest: {final[best]:.3f}",
+        "The same by the clock",
+        "Success costs diversity",
+    )
+    for row in board:
+        color, success = METHOD_COLORS[row["method"]], [e["success"] for e in row["curve"]]
+        style = dict(color=color, linestyle="--" if row["method"] == "oracle" else "-")
+        left.plot([e["step"] for e in row["curve"]], success, label=row["method"], **style)
+        middle.plot([e["seconds"] for e in row["curve"]], success, **style)
+        right.plot(row["success"], row["distinct"], "o", color=color)
+        right.annotate(
+            row["method"], (row["success"], row["distinct"]), (4, 3),
+            textcoords="offset points", fontsize=7, color=color,
+        )  # fmt: skip
+    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="rollouts (the oracle: updates)", ylabel="exact success")
+    middle.set(xlabel="seconds of training, one thread", ylabel="exact success")
+    right.set(xlabel="final success", ylabel="distinct right answers in 64 samples")
+    right.margins(x=0.25)
+    return figure
+
+
+def control(result: dict) -> Figure:
+    """C1: costates around the closed ∇V with the noise-free one beside, and both variance regimes."""
+    rows, regimes = result["scatter"], result["variance"]
+    figure, (left, right) = _panels(
+        "Noisy costates average to ∇V; the noise-free one does not", "Each estimator has its regime"
+    )
+    s = [row["s"] for row in rows]
+    for row in rows:
+        left.plot([row["s"]] * len(row["some"]), row["some"], ".", color=SKY, markersize=3)
+    left.plot(s, [row["truth"] for row in rows], color="black", label="∇V, closed form")
+    left.plot(s, [row["mean"] for row in rows], "o", color=BLUE, label="mean costate")
+    left.plot(s, [row["noise_free"] for row in rows], "--", color=RED, label="noise-free costate")
+    left.legend(frameon=False)
+    left.set(xlabel="state s (radians)", ylabel="reward per radian")
+    for gain, color in ((-0.2, BLUE), (0.1, RED)):
+        some = [row for row in regimes if row["gain"] == gain]
+        right.plot([r["horizon"] for r in some], [r["ratio"] for r in some], "o-", color=color)
+        right.annotate(f"θ = {gain}", (some[-1]["horizon"], some[-1]["ratio"]), color=color)
+    right.axhline(1, color=GREY, linewidth=0.8)
+    right.set(yscale="log", xlabel="horizon T", ylabel="variance, score-function / pathwise")
+    return figure
+
+
+def samples(rows: list[dict]) -> Figure:
+    """Cosine and relative error of a mean of n costates, beside the exact n^(−1/2) line."""
+    last = rows[-1]
+    figure, (left, right) = _panels(
+        f"{last['n']} costates point along ∇V: cosine {last['cosine']:.3f}",
+        "The error falls as 1/√n, by the exact formula",
+    )
+    n = [row["n"] for row in rows]
+    left.plot(n, [row["cosine"] for row in rows], "o-", color=BLUE)
+    left.set(xscale="log", xlabel="costates averaged, n", ylabel="cosine to ∇V", ylim=(0, 1.05))
+    right.plot(n, [row["error"] for row in rows], "o", color=BLUE, label="measured")
+    right.plot(n, [row["expected"] for row in rows], color="black", label="exact")
+    right.legend(frameon=False)
+    right.set(xscale="log", yscale="log", xlabel="costates averaged, n", ylabel="‖error‖ / ‖∇V‖")
+    return figure
+
+
+def attention(states: list[dict]) -> Figure:
+    """C4: the share of ∇V that came by attention, by layer and state, at the last checkpoint."""
+    last = max(row["step"] for row in states)
+    layers = sorted({row["layer"] for row in states})
+    whole = [r for r in states if r["step"] == last and r["prefix"]]
+    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in whole))
+    figure, (axis,) = _panels("Attention carries credit below the last block, none above it", width=6)
+    for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
+        shares = [r["attention_share"] for r in whole if r["layer"] == layer]
+        places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
+        label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
+        axis.bar(places, shares, 0.18, color=color, label=label)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(names)), names, family="monospace")
+    axis.legend(frameon=False)
+    axis.set(xlabel="state (its last token carries the nudge)", ylabel="attention's share of ∇V")
+    return figure
+
+
+def error(along: list[dict]) -> Figure:
+    """C5: the exact error of a costate and its bounds, and the biased relatives, by checkpoint."""
+    along = sorted(along, key=lambda row: row["step"])
+    ratio = max(row["entropy"] / row["error"] for row in along)
+    figure, (left, right) = _panels(
+        f"Entropy bounds the error, within a factor of {ratio:.1f}", "Biased relatives of the costate"
+    )
+    steps = [row["step"] for row in along]
+    lines = (("error", "exact error", "black", "o-"), ("collision", "bound, 1 − exp(−H)", SKY, "--"),
+             ("entropy", "bound, H", BLUE, "--"), ("signal", "‖∇V‖²", GREEN, "o-"))  # fmt: skip
+    for key, label, color, style in lines:
+        left.plot(steps, [row[key] for row in along], style, color=color, label=label)
+    left.legend(frameon=False)
+    left.set(xlabel="pretraining step", ylabel="E‖λ̂ − ∇V‖² of 09=", yscale="log")
+    for key, color in (("hard inputs", ORANGE), ("soft rollout", RED), ("straight-through", PURPLE)):
+        right.plot(steps, [row[key] for row in along], "o-", color=color, label=key)
+    right.legend(frameon=False)
+    right.set(xlabel="pretraining step", ylabel="cosine of their mean to ∇V", ylim=(-1.05, 1.05))
+    return figure
+
+
+def hardening(result: dict[str, list[dict]]) -> Figure:
+    """Entropy, error and signal as a policy hardens, with J bounded (shifting) and not (cooling)."""
+    figure, panels = _panels(
+        "Shifted logits: signal and error vanish", "Cooled: the error first grows as entropy falls"
+    )
+    for axis, way in zip(panels, ("shifting", "cooling")):
+        rows = result[way]
+        strength = [row["strength"] for row in rows]
+        for key, label, color in (
+            ("nats", "entropy (nats)", GREY), ("error", "E‖λ̂ − ∇V‖²", RED), ("signal", "‖∇V‖²", GREEN)
+        ):  # fmt: skip
+            axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
+        axis.set(yscale="log", xlabel="strength")
+    panels[0].legend(frameon=False)
     return figure

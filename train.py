@@ -14,6 +14,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -41,6 +42,7 @@ from minicf.training import METHODS, improve, pretrain
 
 # What pretraining reads, by name of the corpus; the demonstration uses the first two.
 CORPORA = {"clean": {}, "narrow": {"max_target": 9}, "wrong": {"wrong": 1 / 3}}
+GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of the short run: small steps, from checkpoints
 AUDIT_STEPS = (300, 100, 25)  # pretraining steps of the audited checkpoints
 
 # Thresholds of the claims, set before the run that is quoted.
@@ -107,7 +109,8 @@ class Config:
         """What the results depend on: the fields that are no run options, PyTorch, and the code."""
         here, digest = Path(__file__).parent, hashlib.sha256()
         for path in [here / "train.py", *sorted((here / "minicf").glob("*.py"))]:
-            digest.update(path.read_bytes())
+            if path.stem not in ("figures", "lesson", "bench"):  # these change no result
+                digest.update(path.read_bytes())
         chosen = {e.name: getattr(self, e.name) for e in fields(self) if not e.metadata["run"]}
         return chosen | {"torch": torch.__version__, "code": digest.hexdigest()[:16]}
 
@@ -221,12 +224,12 @@ def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
         trial, generator = copy.deepcopy(policy), generator_of(config, f"gain {seed}")
         history = improve(
             trial, env, "GRPO", config.gain_steps, generator, config.group_size,
-            config.learning_rate, evaluate_every=config.gain_steps,
+            evaluate_every=config.gain_steps, **GAIN_OPTIONS,
         )  # fmt: skip
         gains.append(history[-1]["success"] - history[0]["success"])
     pretrain(
         policy, env, config.gain_steps, generator_of(config, "more pretraining"),
-        learning_rate=config.learning_rate, warmup=10, **CORPORA[corpus],
+        **GAIN_OPTIONS, **CORPORA[corpus],
     )  # fmt: skip
     with torch.no_grad():
         more = success(policy, env).mean().item() - history[0]["success"]
@@ -242,7 +245,8 @@ def method_unit(config: Config, name: str, step: int, method: str) -> dict:
     )
     last = curve[-1]
     row = {"method": method, "seed": config.seed, "curve": curve}
-    row |= {key: last[key] for key in ("success", "samples", "seconds")}
+    shown = ("success", "samples", "seconds", "entropy", "clip_fraction", "value_error")
+    row |= {key: last[key] for key in shown if key in last}
     row["distinct"] = distinct_solutions(policy, env).mean().item()
     return {"row": row, "weights": {key: value.cpu() for key, value in policy.state_dict().items()}}
 
@@ -521,14 +525,11 @@ def ranking_table(ranks: dict) -> str:
 def leaderboard_table(board: list[dict]) -> str:
     """The methods by final success, their distance to the oracle, and a line on what it supports."""
     oracle = next(row["success"] for row in board if row["method"] == "oracle")
-    rows = []
-    for row in sorted(board, key=lambda row: -row["success"]):
-        last = row["curve"][-1]
-        shown = {key: row[key] for key in ("method", "success", "samples", "seconds", "distinct")}
-        shown["to_oracle"] = row["success"] - oracle
-        for key in ("entropy", "clip_fraction", "value_error"):
-            shown[key] = last.get(key, float("nan"))
-        rows.append(shown)
+    rows = [
+        {"entropy": math.nan, "clip_fraction": math.nan, "value_error": math.nan}
+        | row | {"to_oracle": row["success"] - oracle}
+        for row in sorted(board, key=lambda row: -row["success"])
+    ]  # fmt: skip
     columns = {"method": "", "success": ".3f", "to_oracle": "+.3f", "samples": "d", "seconds": ".1f"}
     columns |= {"distinct": ".1f", "entropy": ".2f", "clip_fraction": ".3f", "value_error": ".3f"}
     spread = rows[0]["success"] - rows[-1]["success"]
@@ -537,13 +538,15 @@ def leaderboard_table(board: list[dict]) -> str:
 
 
 def table(rows: list[dict], columns: dict[str, str]) -> str:
-    """Rows as text, right-aligned; `columns` maps a key to its format. A nan is left out."""
+    """Rows as text; `columns` maps a key to its format, and text has none. A nan is left out."""
     lines = [[*columns]]
     for row in rows:
         cells = [format(row[key], columns[key]) for key in columns]
-        lines.append(["-" if cell == "nan" else cell for cell in cells])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths)) for line in lines)
+        lines.append(["-" if "nan" in cell else cell for cell in cells])
+    sizes = [max(map(len, column)) for column in zip(*lines)]
+    align = [str.rjust if form else str.ljust for form in columns.values()]
+    lines = [[put(cell, n) for put, cell, n in zip(align, line, sizes)] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def claims_table(rows: list[dict]) -> str:
@@ -553,9 +556,6 @@ def claims_table(rows: list[dict]) -> str:
         | {"holds": "yes" if row["holds"] else "NO", "statement": row["statement"]}
         for row in rows
     ]
-    width = max(len(row["statement"]) for row in shown)
-    for row in shown:
-        row["statement"] = row["statement"].ljust(width)
     return table(shown, dict.fromkeys(shown[0], ""))
 
 
@@ -585,6 +585,9 @@ def study(config: Config, units: Units) -> None:
     report = {"command": f"python train.py --study {config.study} --seed {config.seed}"}
     report |= {"config": config.identity, "checkpoints": rows, "ranks": summary(ranks, config.seed)}
     report["methods"] = methods_summary(board, config.seed)
+    kept = ("step", "success", "seconds")
+    for row in board:
+        row["curve"] = [{key: entry[key] for key in kept} for entry in row["curve"]]
     report["leaderboard"] = board
     text = json.dumps(rounded(report), indent=1)
     write(config.path("study.json"), lambda path: path.write_text(text))

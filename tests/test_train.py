@@ -1,0 +1,220 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+import train
+
+TINY = (
+    "--max-terms 2 --d-model 8 --n-layer 1 --n-head 2 --pretrain-steps 20 --checkpoints 2 --gain-steps 2"
+    " --gain-seeds 1 --rl-steps 3 --group-size 2 --audits 1 --jobs 2 --device cpu"
+).split()
+
+
+def run(*arguments, cwd=ROOT, **options):
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, **options)
+
+
+def without_timings(thing):
+    if isinstance(thing, dict):
+        return {k: without_timings(v) for k, v in thing.items() if k != "seconds"}
+    return [without_timings(v) for v in thing] if isinstance(thing, list) else thing
+
+
+def report(folder):
+    return without_timings(json.loads((folder / "report.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of the whole story at its smallest, and the folder it left."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    return run(*TINY, "--out", folder), folder
+
+
+def test_the_whole_story_in_one_command(finished):
+    result, folder = finished
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads((folder / "report.json").read_text())
+    assert set(found) == {
+        "config", "versions", "seconds", "pretraining", "readiness", "rank_correlation",
+        "leaderboard", "costates", "control", "claims",
+    }  # fmt: skip
+    assert {row["method"] for row in found["leaderboard"]} == set(train.METHODS)
+    keys = {"corpus", "step", "loss", "success", "pass_at_k", "signal", "headroom", "readiness"}
+    assert all(keys | {"reward_std", "gain"} <= set(row) for row in found["readiness"])
+    assert {row["claim"] for row in found["claims"]} == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7"}
+    for row in found["claims"]:
+        assert row["statement"] in result.stdout
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {"learning_curve.png", "readiness.png", "leaderboard.png"} <= figures
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_exact_claims_hold_even_in_the_smallest_run(finished):
+    claims = json.loads((finished[1] / "report.json").read_text())["claims"]
+    exact = [row for row in claims if row["claim"] in ("C1", "C2", "C3", "C4", "C5", "C5b")]
+    assert len(exact) >= 13 and all(row["holds"] for row in exact)
+
+
+def test_the_same_command_again_serves_what_is_there(finished):
+    result, folder = finished
+    before, started = report(folder), time.perf_counter()
+    again = run(*TINY, "--out", folder)
+    assert again.returncode == 0 and time.perf_counter() - started < 60
+    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. What")[0]  # no unit was run
+    assert report(folder) == before
+
+
+def test_a_killed_run_continues_to_the_same_report(finished, tmp_path):
+    folder, before = tmp_path / "killed", report(finished[1])
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list(folder.glob("units/*.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "report.json").exists()
+    assert run(*TINY, "--out", folder, "--jobs", 1).returncode == 0  # nor does the number of jobs matter
+    assert report(folder) == before
+
+
+def test_ctrl_c_says_how_to_continue(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(tmp_path / "x")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list((tmp_path / "x").glob("units/*.pt")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines() == [
+        "train.py: interrupted; the same command continues from the units that are done"
+    ]
+
+
+def test_a_damaged_file_is_named(finished, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished[1], folder)
+    unit = folder / "units" / "pretrain-clean.pt"
+    unit.write_bytes(unit.read_bytes()[:1000])
+    result = run(*TINY, "--out", folder)
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "pretrain-clean.pt is damaged; delete it" in result.stderr
+    unit.unlink()
+    assert run(*TINY, "--out", folder).returncode == 0
+    assert report(folder) == report(finished[1])
+
+
+def test_another_configuration_is_refused_and_fresh_starts_over(finished, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(finished[1], folder)
+    result = run(*TINY, "--out", folder, "--seed", 1)
+    assert result.returncode == 2 and "seed 0 there, 1 now" in result.stderr
+    assert report(folder) == report(finished[1])
+    train.prepare(train.parse([*TINY, "--out", str(folder), "--seed", "1", "--fresh"]))
+    assert not (folder / "report.json").exists() and not (folder / "units").exists()
+
+
+def test_a_study_over_seeds(tmp_path):
+    result = run(*TINY, "--out", tmp_path, "--study", 2, "--seed", 5)
+    assert result.returncode == 0, result.stderr
+    study = json.loads((tmp_path / "study.json").read_text())
+    assert len(study["checkpoints"]) == 2 * 3 * 2 and len(study["leaderboard"]) == 2 * 7
+    assert {row["seed"] for row in study["checkpoints"]} == {5, 6}
+    mean, low, high = study["ranks"]["pooled"]["readiness"]["rank"]
+    assert low <= mean <= high
+
+
+def test_the_order_of_methods_changes_no_curve(finished, tmp_path):
+    """A method's unit alone, in another process, gives the curve of the full run."""
+    folder = tmp_path / "alone"
+    shutil.copytree(finished[1], folder)
+    config = train.parse([*TINY, "--out", str(folder)])
+    rows = {row["method"]: row for row in report(finished[1])["leaderboard"]}
+    start = train.starting_point(report(finished[1])["readiness"])
+    again = train.method_unit(config, "method RLOO", start, "RLOO")["row"]
+    assert without_timings(again) == rows["RLOO"]
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--nonsense"], "--nonsense"),
+        (["--rl-steps", "-3"], "--rl-steps must be at least 1, not -3"),
+        (["--rl-steps", "many"], "invalid int value: 'many'"),
+        (["--rl-steps", "1.5"], "invalid int value: '1.5'"),
+        (["--pretrain-steps", "0"], "--pretrain-steps must be at least 1, not 0"),
+        (["--group-size", "1"], "--group-size must be at least 2, not 1"),
+        (["--d-model", "30"], "--d-model 30 is not divisible by --n-head 4"),
+        (["--n-head", "0"], "--n-head must be at least 1, not 0"),
+        (["--n-layer", "0"], "--n-layer must be at least 1, not 0"),
+        (["--max-terms", "6"], "--max-terms must be at most 5, not 6"),
+        (["--max-terms", "0"], "--max-terms must be at least 1, not 0"),
+        (["--checkpoints", "900"], "--checkpoints must be at most --pretrain-steps 800, not 900"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--learning-rate", "nan"], "--learning-rate must be at least 1e-09, not nan"),
+        (["--learning-rate", "inf"], "--learning-rate must be finite, not inf"),
+        (["--learning-rate", "0"], "--learning-rate must be at least"),
+        (["--jobs", "0"], "--jobs must be at least 1, not 0"),
+        (["--audits", "9"], "--audits must be at most 3, not 9"),
+        (["--study", "-1"], "--study must be at least 0, not -1"),
+        (["--gain-seeds", "0"], "--gain-seeds must be at least 1, not 0"),
+        (["--device", "tpu"], "--device must be auto or one of cpu"),
+        (["--out", "/proc/none"], "/proc/none"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_status_2(arguments, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments)
+    out, errors = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert errors.startswith("train.py: ") and says in errors and len(errors.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_explains_every_field_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    for each in train.fields(train.Config):
+        assert train.flag(each.name) in text
+    assert text.count("(default:") >= len(train.fields(train.Config))
+
+
+def test_a_device_that_is_there_is_chosen(monkeypatch):
+    assert train.available_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert train.available_device("auto") == train.available_device("cuda") == "cuda"
+
+
+def test_claims_report_what_does_not_hold(finished):
+    """Turn each measured value to the wrong side: the verdict must follow."""
+    found = json.loads((finished[1] / "report.json").read_text())
+    worse = json.loads(json.dumps(found))
+    for row in worse["costates"]["states"]:
+        row.update(unbiased=1.0, own_mean=1.0, leave_one_out=1.0, std_turn=1.0, product_rule=1.0)
+        row.update(martingale=1.0, gap=1.0, collision=0.9, attention_bound=0.9, attention_share=0.5)
+    for row in worse["control"]["scatter"]:
+        row.update(z=9.0, noise_free_z=0.1)
+    for row in worse["control"]["variance"]:
+        row["ratio"] = 1.5 if row["gain"] > 0 else 0.5
+    worse["rank_correlation"]["pooled"]["readiness"]["rank"] = -1.0
+    worse["rank_correlation"]["clean"]["readiness"]["pick"] = 0.0
+    for row in worse["leaderboard"]:
+        row["success"] = 0.9 if row["method"] == "PPO with critic" else 0.1
+    assert not any(row["holds"] for row in train.claims(worse))

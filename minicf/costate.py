@@ -279,12 +279,15 @@ def relaxed_costates(
         raise ValueError(f"relaxation must be one of {', '.join(RELAXATIONS)}, not {relaxation!r}")
     embedding = policy.token_embedding.weight  # (V, D)
     delta = embedding.new_zeros(samples, 1, embedding.size(1)).requires_grad_()
-    last = F.one_hot(torch.tensor(len(prompt) - 1), len(prompt)).to(embedding)[:, None]  # (P, 1)
+    prompt = prompt.to(embedding.device)
+    last = embedding.new_zeros(len(prompt), 1)  # the nudge is at the prompt's last token only
+    last[-1] = 1
     logits, cache = policy(prompt.expand(samples, -1), nudge={layer: last * delta})
     relaxed = []
     for t in range(env.completion_length):
         probabilities = logits[:, -1].softmax(-1)  # (samples, V)
-        tokens = torch.multinomial(probabilities.detach(), 1, generator=generator)  # (samples, 1)
+        drawn = torch.multinomial(probabilities.detach().cpu(), 1, generator=generator)
+        tokens = drawn.to(embedding.device)  # (samples, 1)
         hard = F.one_hot(tokens[:, 0], probabilities.size(-1)).to(embedding)
         soft = probabilities if relaxation == "soft rollout" else hard + (
             probabilities - probabilities.detach()
@@ -294,7 +297,7 @@ def relaxed_costates(
         nudge = None if relaxation == "hard inputs" else {0: move[:, None]}
         if t < env.completion_length - 1:
             logits, cache = policy(tokens, cache, nudge)
-    solutions = env.solutions(prompt)  # (K, T)
+    solutions = env.solutions(prompt).to(embedding.device)  # (K, T)
     live = completion_mask(solutions, env.eos)
     factors = [torch.where(live[:, t], y[:, solutions[:, t]], 1.0) for t, y in enumerate(relaxed)]
     reward = torch.stack(factors).prod(0).sum()  # over T, then over samples and solutions

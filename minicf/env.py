@@ -49,7 +49,7 @@ class SumGame:
 
     def decode(self, tokens: Tensor) -> str:
         """Tokens (n,) to text, those after the first stop included."""
-        return "".join(self.vocab[token] for token in torch.as_tensor(tokens).tolist())
+        return "".join(self.vocab[token] for token in tokens.tolist())
 
     def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
         """1.0 where the text up to the first stop is `digit(+digit)*.` and adds up, else 0.0.

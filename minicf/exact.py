@@ -50,8 +50,8 @@ def solution_probabilities(
     device = next(policy.parameters()).device
     prompts = env.prompts if prompts is None else prompts
     solutions = [env.solutions(prompt) for prompt in prompts]
-    counts = torch.tensor([len(rows) for rows in solutions])
-    rows = torch.arange(len(prompts)).repeat_interleave(counts).to(device)
+    counts = torch.tensor([len(rows) for rows in solutions], device=device)
+    rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
     completions, prompts = torch.cat(solutions).to(device), prompts.to(device)
     if nudge:
         shape = (len(prompts), prompts.size(1) + completions.size(1) - 1, policy.config.d_model)

@@ -76,10 +76,10 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
 
     A panel has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
     """
-    figure, axes = _panels(*[""] * len(panels), width=4.1, height=3.1)
+    figure, axes = _panels(*[""] * len(panels), width=4.8, height=3.5)
     for axis, panel in zip(axes, panels):
         costates, truth, noise_free = panel["costates"], panel["truth"], panel["noise_free"]
-        axis.plot(starts, costates[:, :8], ".", color=SKY, markersize=3)
+        axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=3)
         for label, line, color in (("no noise", noise_free, RED), ("∇V, exact", truth, BLUE)):
             axis.plot(starts, line, color=color, linewidth=2)
             end = (starts[-1], line[-1])
@@ -90,7 +90,10 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
         title = f"{panel['steps']} steps left: noisy costates average to ∇V\n"
         title += f"(within {off:.2f}); without noise it is {wrong:.2f} off"
         axis.set_title(title, loc="left", fontsize=11)
-        axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.8), xticks=range(-3, 4))
+        axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.6), xticks=range(-3, 4))
+    labels = (("one rollout each", 0.1, SKY), (f"mean of {costates.shape[1]:,}", 0.03, "black"))
+    for label, height, color in labels:
+        axes[0].annotate(label, (0.02, height), xycoords="axes fraction", color=color)
     axes[0].set_ylabel("costate (reward per radian)")
     return figure
 
@@ -115,9 +118,8 @@ def estimator_variances(horizons: list[int], ratios: dict[str, list[float]]) -> 
 
 def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
     """Loss above its floor, success and pass@k (entries with step, loss, success, pass_at_k)."""
-    steps = [e["step"] for e in curve]
-    fall = curve[0]["loss"] - floor
-    late = next((e for e in curve if e["loss"] - floor < 0.1 * fall), curve[-1])
+    steps, near = [e["step"] for e in curve], floor + 0.1 * (curve[0]["loss"] - floor)
+    late = next((e for e in curve if e["loss"] < near), curve[-1])
     figure, (left, right) = _panels(
         f"Nine tenths of the loss's fall are over by step {late['step']}",
         f"There, exact success is {late['success']:.2f} and pass@{k} {late['pass_at_k']:.2f}",
@@ -150,7 +152,7 @@ def clip_objective(
         live = [ratio for ratio, (_, gradient) in zip(grid, points) if gradient != 0]
         side, edge = ("above", live[-1]) if live[0] == grid[0] else ("below", live[0])
         titles.append(f"A = {advantage:+.0f}: no gradient {side} {edge:.2f}")
-    figure, axes = _panels(*titles, width=3.6, height=2.6)
+    figure, axes = _panels(*titles, width=4.4, height=3.0)
     for axis, (advantage, points) in zip(axes, curves.items()):
         for name, curve, color in zip(("objective", "its gradient"), zip(*points), (BLUE, ORANGE)):
             axis.plot(grid, curve, color=color, linewidth=2)
@@ -161,8 +163,8 @@ def clip_objective(
             axis.plot(*point, "o", color=RED)
             shift = (4, -14 if advantage > 0 else 6)
             axis.annotate(text, point, shift, textcoords="offset points", color=RED)
-        axis.set(xlabel="ratio, new probability over old", ylabel="of one token")
-        axis.set_xlim(grid[0], 1.35 * grid[-1])
+        axis.set(xlabel="ratio, new probability over old", xlim=(grid[0], 1.35 * grid[-1]))
+    axes[0].set_ylabel("of one token")
     return figure
 
 
@@ -170,7 +172,7 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
     """Exact success after each of many updates on one batch; a label and a curve per run."""
     ends = ", ".join(f"{curve[-1]:.2f} {label}" for label, curve in runs.items())
     start = next(iter(runs.values()))[0]
-    figure, (axis,) = _panels(f"Success: {start:.2f} to {ends}", width=4.6, height=2.4)
+    figure, (axis,) = _panels(f"Success: {start:.2f} to {ends}", width=6.0, height=3.0)
     for (label, curve), color in zip(runs.items(), (BLUE, RED)):
         axis.plot(curve, color=color, linewidth=2)
         axis.annotate(
@@ -334,4 +336,117 @@ def hardening(result: dict[str, list[dict]]) -> Figure:
             axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
         axis.set(yscale="log", xlabel="strength")
     panels[0].legend(frameon=False)
+    return figure
+
+
+def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Figure:
+    """Share of groups with right and wrong answers, by group size, against the prompt's success.
+
+    `shares` has a sampled share for each of `success` (N,), `curves` the exact one along `grid`.
+    """
+    size, rare = max(shares), int((grid - 0.05).abs().argmin())
+    title = f"At success {grid[rare]:.2f}, {curves[size][rare]:.0%} of groups of {size} carry a signal"
+    figure, (axis,) = _panels(title, width=6.4)
+    for G, color in zip(shares, (GREEN, BLUE, ORANGE)):
+        axis.plot(grid, curves[G], color=color, linewidth=1.2)
+        axis.plot(success, shares[G], ".", color=color)
+        axis.text(0.53, curves[G].max() - 0.09, f"G = {G}", color=color)
+    axis.set(xlabel="exact success of the prompt", ylabel="share of live groups", ylim=(0, 1.03))
+    return figure
+
+
+def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
+    """Exact noise of one sample against a constant baseline, per checkpoint, with two baselines marked.
+
+    A curve has success, noise (a list over baselines), and at_success and at_best, points (b, noise).
+    """
+    last = curves[-1]
+    times = last["at_success"][1] / last["noise"][0]
+    title = f"At success {last['success']:.2f}, b = success is {times:.0f} times noisier than b = 0"
+    figure, (axis,) = _panels(title, width=6.4, height=3.4)
+    for curve, color in zip(curves, (GREEN, BLUE, PURPLE)):
+        axis.plot(baselines, curve["noise"], color=color, linewidth=2)
+        axis.plot(*curve["at_success"], "o", color=color, markersize=8)
+        axis.plot(*curve["at_best"], "v", color=color, markersize=8)
+        end, label = (baselines[-1], curve["noise"][-1]), f"success {curve['success']:.2f}"
+        axis.annotate(label, end, (6, -4), textcoords="offset points", color=color)
+    axis.text(0.98, 0.04, "circle: b = success\ntriangle: the best b", transform=axis.transAxes, ha="right")
+    axis.set(xlabel="baseline b, the same for every prompt", ylabel="noise of one sample", yscale="log")
+    return figure
+
+
+def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> Figure:
+    """Cosine to ∇V of a mean of n costates, for n in sizes, a curve per token of text; and the
+    first n with a cosine of .9 under each token."""
+    needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
+    figure, (left, right) = _panels(
+        "One costate is mostly noise; their mean turns to ∇V",
+        f"Cosine .9 takes {max(needed):,} costates at `{text[needed.index(max(needed))]}`, "
+        f"{min(needed):,} at `{text[needed.index(min(needed))]}`",
+        width=4.6,
+    )  # fmt: skip
+    colors = (GREY, "black", RED, ORANGE, SKY, BLUE)
+    for i, (token, curve, color) in enumerate(zip(text, curves, colors)):
+        left.plot(sizes, curve, color=color, linewidth=2)
+        right.bar(i, needed[i], 0.6, bottom=0.7, color=color)
+        place = (i, needed[i] + 0.7)
+        right.annotate(f"{needed[i]}", place, (0, 3), textcoords="offset points", ha="center")
+    left.axhline(0.9, color=GREY, linewidth=0.6, linestyle="--")
+    left.set(xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03))
+    right.set(yscale="log", xlabel="token that carries the nudge", ylabel="n for cosine .9")
+    right.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
+    for label, color in zip(right.get_xticklabels(), colors):
+        label.set_color(color)
+    return figure
+
+
+def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
+    """First-order effects of a text's tokens, a row per estimate, coloured relative to its largest.
+
+    The last row is the truth.
+    """
+    (name, first), truth = next(iter(rows.items())), list(rows.values())[-1]
+    wrong = sum(a * b < 0 for a, b in zip(first, truth))
+    title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"
+    figure, (axis,) = _panels(title, width=6.4, height=2.2)
+    for i, (label, effects) in enumerate(rows.items()):
+        axis.text(-0.15, -i, label, ha="right", va="center")
+        largest = max(map(abs, effects))
+        for x, (token, effect) in enumerate(zip(text, effects)):
+            color, strength = BLUE if effect > 0 else RED, abs(effect) / largest
+            axis.add_patch(Rectangle((x, -i - 0.45), 0.95, 0.9, color=color, alpha=0.75 * strength, lw=0))
+            axis.text(x + 0.3, -i, token, ha="center", va="center", family="monospace", fontsize=15)
+            axis.text(x + 0.68, -i, f"{effect:+.2f}", ha="center", va="center", fontsize=8)
+    axis.annotate("blue: more of the token helps; orange-red: it hurts", (0, -len(rows) + 0.35), fontsize=8)
+    axis.set(xlim=(-2.1, len(text)), ylim=(-len(rows) + 0.2, 0.5))
+    axis.axis("off")
+    return figure
+
+
+def readiness_along(checkpoints: list[dict]) -> Figure:
+    """Real gain and readiness along pretraining, mean and range over seeds; a panel per corpus.
+
+    Entries have corpus, step, gain and readiness. One factor for all panels scales readiness.
+    """
+    corpora, steps = (list(dict.fromkeys(e[key] for e in checkpoints)) for key in ("corpus", "step"))
+    figure, axes = _panels(*corpora, width=3.6, height=3.2)
+    ranges, mean = {}, {}
+    for place in ((key, corpus) for corpus in corpora for key in ("gain", "readiness")):
+        some = [(e["step"], e[place[0]]) for e in checkpoints if e["corpus"] == place[1]]
+        ranges[place] = [[value for at, value in some if at == step] for step in steps]
+        mean[place] = [sum(values) / len(values) for values in ranges[place]]
+    gain, ready = (max(max(mean[key, c]) for c in corpora) for key in ("gain", "readiness"))
+    units = {"gain": (1.0, "real gain", BLUE), "readiness": (gain / ready, "readiness", ORANGE)}
+    for (key, corpus), line in mean.items():
+        (unit, label, color), axis = units[key], axes[corpora.index(corpus)]
+        low, high = ([unit * end(values) for values in ranges[key, corpus]] for end in (min, max))
+        axis.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
+        axis.plot(steps, [unit * y for y in line], "o-", color=color, markersize=4)
+        title = f"{axis.get_title('left')}\n{label} peaks at step {steps[line.index(max(line))]}"
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.set(xlabel="pretraining step", ylim=(-0.03, 1.6 * gain))
+    for y, (unit, label, color) in zip((0.9, 0.82), units.values()):
+        note = label if unit == 1 else f"{label} × {unit:.3f}"
+        axes[-1].annotate(note, (0.04, y), xycoords="axes fraction", color=color)
+    axes[0].set_ylabel("gain in exact success")
     return figure

@@ -1,15 +1,21 @@
 """What the lessons share: showing the package's own source, and grading without its help."""
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from contextlib import contextmanager
 
+from IPython import get_ipython
+from IPython.core.pylabtools import select_figure_formats
 from IPython.display import Markdown
+
+if (shell := get_ipython()) is not None:
+    select_figure_formats(shell, {"png"})  # a figure that ends a cell is shown
 
 
 def show(thing: Callable) -> Markdown:
     """The source of a function or class as the package has it, for display in a notebook."""
-    return Markdown(f"```python\n{inspect.getsource(thing)}```")
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(thing))}```")
 
 
 def answer(function: Callable, *arguments, **options):
@@ -28,6 +34,7 @@ def disabled(*functions: Callable):
     def refuse(*arguments, **options):
         raise AssertionError("this exercise asks you to write it, not to call the package's own")
 
+    functions = tuple(inspect.unwrap(function) for function in functions)
     codes = [function.__code__ for function in functions]
     try:
         for function in functions:

@@ -105,7 +105,8 @@ def sample(
     rows = group_rows(prompts, group_size)
     logits, cache = policy(prompts)
     cache = [(k[rows], v[rows]) for k, v in cache]
-    noise = torch.empty(len(rows), T, logits.size(-1)).exponential_(generator=generator)
+    noise = torch.empty(len(rows), T, logits.size(-1), device="cpu")
+    noise.exponential_(generator=generator)
     gumbel = -noise.log().to(device)  # argmax(logits + gumbel) is a draw from softmax(logits)
     completions = torch.full((len(rows), T), env.eos, device=device)
     stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)

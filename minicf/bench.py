@@ -1,0 +1,95 @@
+"""How long a GRPO step takes and where the time goes: python -m minicf.bench
+
+One step samples 32 × 8 completions, scores them and makes one update. Times are medians over repeats
+with the spread of the middle half. The limit is the time that the step's matrix products would need at
+the rate that this machine reaches on one large product; the share says how much of the step that is.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .env import SumGame
+from .gpt import GPT, GPTConfig
+from .grpo import group_advantages, grpo_loss
+from .rollout import completion_logprobs, sample
+from .training import optimizer_for
+
+PROMPTS = 32
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 21) -> tuple[float, float]:
+    """Median time of a call, and the spread between the first and third quartile, after a warm-up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1000 * (time.perf_counter() - start))
+    first, median, third = statistics.quantiles(times, n=4)
+    return median, third - first
+
+
+def matmul_rate(size: int = 1024) -> float:
+    """Floating-point operations per millisecond of one product of two square matrices."""
+    a = torch.randn(size, size)
+    return 2 * size**3 / milliseconds(lambda: a @ a)[0]
+
+
+def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[str, float]:
+    """Times (ms) of sampling, scoring and update, tokens per second, and the matrix products' flops."""
+    env, generator = SumGame(max_terms), torch.Generator().manual_seed(0)
+    context = env.prompt_length + env.completion_length - 1
+    policy = GPT(GPTConfig(len(env.vocab), context, 2, 4, d_model), generator)
+    prompts = env.prompts[torch.arange(PROMPTS) % len(env.prompts)]
+    optimizer = optimizer_for([policy], 1e-4, weight_decay=0.0)
+    rollout = sample(policy, env, prompts, group_size, generator)
+
+    def score() -> torch.Tensor:
+        return completion_logprobs(policy, prompts, rollout.completions, group_size)
+
+    def update() -> None:
+        advantages = group_advantages(rollout.rewards, group_size)
+        loss, _ = grpo_loss(score(), rollout.logprobs, advantages, rollout.mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def step() -> None:
+        sample(policy, env, prompts, group_size, generator)
+        update()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    result = {"flops": counter.get_total_flops(), "tokens": rollout.completions.numel()}
+    parts = {"sampling": lambda: sample(policy, env, prompts, group_size, generator)}
+    parts |= {"scoring": torch.no_grad()(score), "update": update, "step": step}
+    for name, function in parts.items():
+        result[name], result[f"{name} spread"] = milliseconds(function)
+    return result
+
+
+def main() -> None:
+    """Print the split of one step, and its growth with group size, width and horizon."""
+    rate = matmul_rate()
+    print(f"{torch.get_num_threads()} threads, {rate / 1e6:.0f} GFLOP/s on a product of 1024 × 1024")
+    base = measure()
+    for name in ("sampling", "scoring", "update", "step"):
+        print(f"{name:9}{base[name]:8.1f} ms  ± {base[f'{name} spread'] / 2:.1f}")
+    print("(scoring is one pass without gradient; sampling ends with one, the update holds another)")
+    print(f"\n{'group':>6}{'width':>6}{'terms':>6}{'ms':>8}{'tokens/s':>10}{'limit ms':>9}{'share':>6}")
+    for size in ({}, *({"group_size": g} for g in (2, 32, 128)), {"d_model": 32}, {"d_model": 128},
+                 {"max_terms": 2}, {"max_terms": 4}):  # fmt: skip
+        row = measure(**size) if size else base
+        shape = {"group_size": 8, "d_model": 64, "max_terms": 3} | size
+        limit = row["flops"] / rate
+        cells = "".join(f"{value:>6}" for value in shape.values())
+        speed = 1000 * row["tokens"] / row["step"]
+        print(f"{cells}{row['step']:>8.1f}{speed:>10,.0f}{limit:>9.1f}{limit / row['step']:>6.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,423 @@
+"""Every lesson runs, its exercises grade what they should, and its committed outputs are its own.
+
+Lessons are committed executed. After a change to one, from the root:
+
+    python tests/test_lessons.py --refresh lessons/05_*.ipynb    # without a path: all of them
+
+It executes the lesson in full mode in a fresh kernel, as `jupyter nbconvert --execute --inplace`
+would, stores figures with 64 colours (a third of the bytes) and leaves `minicf.source_sha256`, the
+hash of the code cells that were executed, in the notebook's metadata: outputs of other code fail.
+
+The tests play each lesson once, in fast mode and in this process, because a kernel for each would
+cost more than the lessons do; one real kernel is started, in a student's folder. At an exercise
+the wrong answers of wrong_answers.py and the solution take turns on copies of the namespace; the
+lesson then goes on with the stub that a student gets, so a later cell that leans on it is found.
+"""
+
+import argparse
+import ast
+import base64
+import contextlib
+import copy
+import functools
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+from wrong_answers import WRONG
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "lessons"
+LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+SECONDS = 60  # for one lesson in fast mode, wrong answers included
+STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # what nbgrader writes
+SOLUTION, HIDDEN = (
+    re.compile(rf"^( *)### BEGIN {name}\n.*?^ *### END {name}$", re.M | re.S)
+    for name in ("SOLUTION", "HIDDEN TESTS")
+)
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+HEADINGS = ("Predict first", "Break it", "Limits", "Summary", "References", "Next")
+every_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+# Reading a lesson.
+
+
+@functools.cache
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def markdown(path):
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def role(cell):
+    """What nbgrader takes a cell for: "solution", "graded" or, where it is plain, ""."""
+    grader = cell.metadata.get("nbgrader", {})
+    return "solution" if grader.get("solution") else "graded" if grader.get("grade") else ""
+
+
+def python(cell):
+    """The source of a cell without magics, which only matter to a kernel."""
+    return "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+
+
+def source_hash(notebook):
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+
+
+def exercises(path):
+    """(solution, check, graded) of each exercise; that they stand so is tested below."""
+    cells = code_cells(path)
+    return [cells[i : i + 3] for i, cell in enumerate(cells) if role(cell) == "solution"]
+
+
+# Playing a lesson.
+
+
+@dataclass
+class Play:
+    errors: dict = field(default_factory=dict)  # of cells that are no exercise: id -> exception
+    attempts: dict = field(default_factory=dict)  # (grade id, answer) -> [check's, graded cell's]
+
+
+class OutOfTime(BaseException):
+    """Not an Exception, so that no cell's failure hides it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    def expire(*_):
+        raise OutOfTime(f"over {seconds} s")
+
+    if not hasattr(signal, "SIGALRM"):  # Windows: no limit
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def display(*values):
+    """What a notebook does with the value of a cell, a figure drawn for once."""
+    for value in values:
+        value.savefig(io.BytesIO()) if isinstance(value, Figure) else repr(value)
+
+
+def replaced(region, cell, text):
+    """The cell with `text` in the place of its solution or its hidden tests."""
+    text = textwrap.dedent(text).strip()
+    source = region.sub(lambda match: textwrap.indent(text, match[1]), cell.source)
+    return nbformat.from_dict({**cell, "source": source})
+
+
+def execute(cell, namespace):
+    """Run a cell; return its exception, or None."""
+    tree = ast.parse(python(cell))
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    try:
+        exec(compile(tree, cell.id, "exec"), namespace)
+        if last:
+            display(eval(compile(ast.Expression(last.value), cell.id, "eval"), namespace))
+    except (Exception, SystemExit) as error:
+        return error
+    return None
+
+
+def attempt(exercise, namespace):
+    """Exceptions of the check and of the graded cell; that of the definition is raised."""
+    solution, *rest = exercise
+    error = execute(solution, namespace)
+    if error:
+        raise error
+    return [execute(cell, namespace) for cell in rest]
+
+
+def play_cells(path, play):
+    namespace, cells = {"__name__": "__main__", "display": display}, iter(code_cells(path))
+    for cell in cells:
+        if role(cell) != "solution":
+            error = execute(cell, namespace)
+            play.errors |= {cell.id: error} if error else {}
+            continue
+        check, graded, grade_id = next(cells), next(cells), cell.metadata.nbgrader.grade_id
+        play.attempts[grade_id, "solution"] = attempt([cell, check, graded], dict(namespace))
+        for name, answer in WRONG.get(grade_id, {}).items():
+            wrong = replaced(SOLUTION, cell, answer)
+            play.attempts[grade_id, name] = attempt([wrong, check, graded], dict(namespace))
+        released = [replaced(SOLUTION, cell, STUB), check, graded, replaced(HIDDEN, graded, "")]
+        play.attempts[grade_id, "stub"] = attempt(released, namespace)
+
+
+@functools.cache
+def play(path):
+    """The lesson in fast mode, from its own folder, with every answer tried."""
+    result, dtype = Play(), torch.get_default_dtype()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICF_FAST", "1")
+        patch.chdir(FOLDER)
+        patch.setattr(sys, "path", [*sys.path])
+        try:
+            with time_limit(SECONDS):
+                play_cells(path, result)
+        except OutOfTime as error:
+            result.errors["the whole lesson"] = error
+        finally:
+            torch.set_default_dtype(dtype)
+    return result
+
+
+@every_lesson
+def test_runs_in_fast_mode_without_the_learners_answers(path):
+    for cell, error in play(path).errors.items():
+        raise AssertionError(f"cell {cell}") from error
+
+
+@every_lesson
+def test_solutions_pass_and_stubs_fail(path):
+    attempts = play(path).attempts
+    for solution, _, _ in exercises(path):
+        grade_id = solution.metadata.nbgrader.grade_id
+        assert attempts[grade_id, "solution"] == [None, None], grade_id
+        for error in attempts[grade_id, "stub"]:
+            # The third is the graded cell as students get it: it must not pass either, so a line
+            # of it stays visible, and calls the function.
+            assert isinstance(error, NotImplementedError), (grade_id, error)
+            assert "is not written yet" in str(error), (grade_id, "call it by answer(…)")
+
+
+@every_lesson
+def test_wrong_answers_fail_the_graded_test(path):
+    attempts = play(path).attempts
+    for solution, _, _ in exercises(path):
+        grade_id = solution.metadata.nbgrader.grade_id
+        assert len(WRONG.get(grade_id, {})) >= 3, f"{grade_id}: wrong_answers.py has too few"
+        for name in WRONG[grade_id]:
+            error = attempts[grade_id, name][1]
+            assert isinstance(error, AssertionError), (grade_id, name, error)
+
+
+def test_wrong_answers_belong_to_an_exercise():
+    known = {cells[0].metadata.nbgrader.grade_id for path in LESSONS for cells in exercises(path)}
+    numbers = {path.stem[:2] for path in LESSONS}
+    assert {grade_id for grade_id in WRONG if grade_id[:2] in numbers} <= known
+
+
+# The set-up cell.
+
+
+@every_lesson
+def test_first_cells_are_the_set_up_and_the_roadmap(path):
+    setup, roadmap = code_cells(path)[:2]
+    source, root = python(setup), "sys.path.insert(0, str(ROOT))\n"
+    assert source.split(root)[0] == python(code_cells(LESSONS[0])[0]).split(root)[0]
+    assert root in source and "torch.set_num_threads(1)" in source
+    assert 'FAST = os.environ.get("MINICF_FAST") == "1"' in source
+    assert roadmap.source.splitlines()[-1] == f"roadmap({int(path.stem[:2])})"
+
+
+@pytest.mark.parametrize("folder", [ROOT, FOLDER])
+def test_set_up_in_the_repository(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    namespace = {}
+    assert execute(code_cells(LESSONS[0])[0], namespace) is None
+    assert namespace["ROOT"] == ROOT and sys.path[0] == str(ROOT)
+
+
+def test_set_up_elsewhere_ends_with_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = execute(code_cells(LESSONS[0])[0], {})
+    assert isinstance(error, SystemExit)
+    assert str(error).startswith("minicf/ not found") and "\n" not in str(error)
+
+
+def test_set_up_in_a_kernel_in_a_students_folder(tmp_path):
+    """A copy of minicf/ beside the lesson: it is the one imported, and figures are drawn."""
+    here = tmp_path / "minicf"
+    shutil.copytree(ROOT / "minicf", here, ignore=shutil.ignore_patterns("__pycache__"))
+    where = nbformat.v4.new_code_cell("import minicf\nprint(minicf.__file__)")
+    cells = copy.deepcopy([*code_cells(LESSONS[0])[:2], where])
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=SECONDS, resources=resources).execute()
+    assert "image/png" in cells[1].outputs[-1].data
+    assert cells[2].outputs[0].text.strip() == str(here / "__init__.py")
+
+
+# What stands in a lesson.
+
+
+def test_lessons_are_those_of_the_roadmap():
+    numbers = [int(path.stem[:2]) for path in LESSONS]
+    assert numbers == sorted(set(numbers)) and set(numbers) <= set(range(1, 10))
+
+
+@every_lesson
+def test_template(path):
+    text = markdown(path)
+    assert read(path).cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    patterns = ["^You will be able to", *(rf"^(?:#+ |\*\*).*?\b{name}" for name in HEADINGS)]
+    patterns.insert(3, "^<details>")  # the answer to Break it, folded away
+    places = {pattern: re.search(pattern, text, re.M) for pattern in patterns}
+    assert all(places.values()), places
+    starts = [place.start() for place in places.values()]
+    assert starts == sorted(starts), places
+
+
+@every_lesson
+def test_size(path):
+    words = [word for word in markdown(path).split() if re.search(r"[^\W_]", word)]
+    assert len(words) <= 1400
+    lines = [sum(map(bool, map(str.strip, c.source.splitlines()))) for c in code_cells(path)]
+    assert max(lines) <= 25 and sum(lines) <= 150, (max(lines), sum(lines))
+
+
+def definitions(nodes):
+    return [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+
+
+@functools.cache
+def public_names():
+    """Functions and classes of the package, and the methods of those classes."""
+    names = set()
+    for path in (ROOT / "minicf").glob("*.py"):
+        for node in definitions(ast.parse(path.read_text()).body):
+            parts = definitions(node.body) if isinstance(node, ast.ClassDef) else []
+            names |= {each.name for each in (node, *parts) if not each.name.startswith("_")}
+    return names
+
+
+@every_lesson
+def test_redefines_nothing_of_the_package_and_imports_little_else(path):
+    allowed = {"minicf", "torch", "numpy", "matplotlib", *sys.stdlib_module_names}
+    for cell in code_cells(path):
+        nodes = list(ast.walk(ast.parse(python(cell))))
+        for node in definitions(nodes):
+            assert role(cell) == "solution" or node.name not in public_names(), node.name
+        for node in nodes:
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert {module.split(".")[0] for module in modules} <= allowed, cell.id
+
+
+@every_lesson
+def test_nbgrader_metadata(path):
+    cells, number = code_cells(path), path.stem[:2]
+    roles = "".join({"solution": "S", "graded": "G", "": "."}[role(cell)] for cell in cells)
+    assert re.fullmatch(r"(\.|S\.G)*", roles) and "S" in roles, "solution, check, graded test"
+    for solution, check, graded in exercises(path):
+        grade_id = solution.metadata.nbgrader.grade_id
+        assert re.fullmatch(number + r"(-[a-z0-9]+)+", grade_id)
+        expected = {
+            "schema_version": 3, "grade": False, "grade_id": grade_id, "locked": False,
+            "solution": True, "task": False,
+        }  # fmt: skip
+        assert solution.metadata.nbgrader == expected
+        graded_too = {"grade": True, "grade_id": f"{grade_id}-test", "locked": True, "points": 2}
+        assert graded.metadata.nbgrader == expected | graded_too | {"solution": False}
+        assert '"""' in solution.source.split("### BEGIN")[0] and "answer(" in check.source
+    for cell in cells:
+        for name, owner in (("SOLUTION", "solution"), ("HIDDEN TESTS", "graded")):
+            markers = re.findall(rf"### (BEGIN|END) {name}$", cell.source, re.M)
+            assert markers == (["BEGIN", "END"] if role(cell) == owner else []), cell.id
+
+
+def test_ids_are_unique():
+    cells = [cell for path in LESSONS for cell in read(path).cells]
+    for ids in ([c.id for c in cells], [c.metadata.nbgrader.grade_id for c in cells if role(c)]):
+        assert len(ids) == len(set(ids))
+
+
+# Committed outputs.
+
+
+@every_lesson
+def test_outputs_are_of_this_source(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    expected = METADATA | {"minicf": {"source_sha256": source_hash(notebook)}}
+    assert notebook.metadata == expected, "python tests/test_lessons.py --refresh"
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@every_lesson
+def test_outputs_read_well(path):
+    assert path.stat().st_size <= 150_000
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    for output in outputs:
+        assert output.output_type != "error" and output.get("name") != "stderr", output
+        data = output.get("data", {})
+        assert set(data) <= {"text/plain", "text/markdown", "image/png"}, "a widget, or HTML"
+        text = output.get("text", data.get("text/plain", ""))
+        assert not re.search(r"\r|Warning|Traceback| at 0x|/home/|/tmp/|/Users/", text), text
+        assert "image/png" in data or not text.startswith("<Figure"), "a figure that is not drawn"
+
+
+@every_lesson
+def test_cells_carry_nothing_of_the_machine(path):
+    for cell in read(path).cells:
+        assert set(cell.metadata) <= {"nbgrader"}, cell.id
+        assert re.fullmatch(rf"l{path.stem[:2]}(-[a-z0-9]+)+", cell.id)
+
+
+# The command that refreshes lessons.
+
+
+def with_few_colours(png):
+    """A figure as base64, with 64 colours."""
+    from PIL import Image  # comes with matplotlib
+
+    image, small = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    image.convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def refresh(path):
+    """Execute a lesson in place, in full mode."""
+    notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
+    resources = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(notebook, timeout=600, record_timing=False, resources=resources).execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = with_few_colours(output.data["image/png"])
+    notebook.metadata = METADATA | {"minicf": {"source_sha256": source_hash(notebook)}}
+    nbformat.write(notebook, path)
+    print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Execute lessons in place, outputs included.")
+    parser.add_argument("--refresh", nargs="*", type=Path, required=True, metavar="LESSON")
+    os.environ.pop("MINICF_FAST", None)
+    for lesson in parser.parse_args().refresh or LESSONS:
+        refresh(lesson.resolve())

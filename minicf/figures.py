@@ -156,8 +156,7 @@ def clip_objective(
     for axis, (advantage, points) in zip(axes, curves.items()):
         for name, curve, color in zip(("objective", "its gradient"), zip(*points), (BLUE, ORANGE)):
             axis.plot(grid, curve, color=color, linewidth=2)
-            end = (grid[-1], curve[-1])
-            axis.annotate(name, end, (4, -3), textcoords="offset points", color=color)
+            axis.text(grid[-1] + 0.03, curve[-1], name, color=color, va="center")
         for text, ratio in marks[advantage].items():
             point = (ratio, points[min(range(len(grid)), key=lambda i: abs(grid[i] - ratio))][0])
             axis.plot(*point, "o", color=RED)
@@ -375,60 +374,13 @@ def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
     return figure
 
 
-def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> Figure:
-    """Cosine to ∇V of a mean of n costates, for n in sizes, a curve per token of text; and the
-    first n with a cosine of .9 under each token."""
-    needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
-    figure, (left, right) = _panels(
-        "One costate is mostly noise; their mean turns to ∇V",
-        f"Cosine .9 takes {max(needed):,} costates at `{text[needed.index(max(needed))]}`, "
-        f"{min(needed):,} at `{text[needed.index(min(needed))]}`",
-        width=4.6,
-    )  # fmt: skip
-    colors = (GREY, "black", RED, ORANGE, SKY, BLUE)
-    for i, (token, curve, color) in enumerate(zip(text, curves, colors)):
-        left.plot(sizes, curve, color=color, linewidth=2)
-        right.bar(i, needed[i], 0.6, bottom=0.7, color=color)
-        place = (i, needed[i] + 0.7)
-        right.annotate(f"{needed[i]}", place, (0, 3), textcoords="offset points", ha="center")
-    left.axhline(0.9, color=GREY, linewidth=0.6, linestyle="--")
-    left.set(xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03))
-    right.set(yscale="log", xlabel="token that carries the nudge", ylabel="n for cosine .9")
-    right.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
-    for label, color in zip(right.get_xticklabels(), colors):
-        label.set_color(color)
-    return figure
-
-
-def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
-    """First-order effects of a text's tokens, a row per estimate, coloured relative to its largest.
-
-    The last row is the truth.
-    """
-    (name, first), truth = next(iter(rows.items())), list(rows.values())[-1]
-    wrong = sum(a * b < 0 for a, b in zip(first, truth))
-    title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"
-    figure, (axis,) = _panels(title, width=6.4, height=2.2)
-    for i, (label, effects) in enumerate(rows.items()):
-        axis.text(-0.15, -i, label, ha="right", va="center")
-        largest = max(map(abs, effects))
-        for x, (token, effect) in enumerate(zip(text, effects)):
-            color, strength = BLUE if effect > 0 else RED, abs(effect) / largest
-            axis.add_patch(Rectangle((x, -i - 0.45), 0.95, 0.9, color=color, alpha=0.75 * strength, lw=0))
-            axis.text(x + 0.3, -i, token, ha="center", va="center", family="monospace", fontsize=15)
-            axis.text(x + 0.68, -i, f"{effect:+.2f}", ha="center", va="center", fontsize=8)
-    axis.annotate("blue: more of the token helps; orange-red: it hurts", (0, -len(rows) + 0.35), fontsize=8)
-    axis.set(xlim=(-2.1, len(text)), ylim=(-len(rows) + 0.2, 0.5))
-    axis.axis("off")
-    return figure
-
-
 def readiness_along(checkpoints: list[dict]) -> Figure:
     """Real gain and readiness along pretraining, mean and range over seeds; a panel per corpus.
 
     Entries have corpus, step, gain and readiness. One factor for all panels scales readiness.
     """
-    corpora, steps = (list(dict.fromkeys(e[key] for e in checkpoints)) for key in ("corpus", "step"))
+    corpora = list(dict.fromkeys(e["corpus"] for e in checkpoints))
+    steps = list(dict.fromkeys(e["step"] for e in checkpoints))
     figure, axes = _panels(*corpora, width=3.6, height=3.2)
     ranges, mean = {}, {}
     for place in ((key, corpus) for corpus in corpora for key in ("gain", "readiness")):
@@ -444,9 +396,126 @@ def readiness_along(checkpoints: list[dict]) -> Figure:
         axis.plot(steps, [unit * y for y in line], "o-", color=color, markersize=4)
         title = f"{axis.get_title('left')}\n{label} peaks at step {steps[line.index(max(line))]}"
         axis.set_title(title, loc="left", fontsize=11)
-        axis.set(xlabel="pretraining step", ylim=(-0.03, 1.6 * gain))
+        axis.set(xlabel="pretraining step", ylim=(-0.02, 2.1 * gain))
     for y, (unit, label, color) in zip((0.9, 0.82), units.values()):
         note = label if unit == 1 else f"{label} × {unit:.3f}"
         axes[-1].annotate(note, (0.04, y), xycoords="axes fraction", color=color)
     axes[0].set_ylabel("gain in exact success")
+    return figure
+
+
+def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
+    """A row of dots for each method, with a bar at its mean."""
+    for i, (method, some) in enumerate(values.items()):
+        axis.plot(some, [i] * len(some), "o", color=METHOD_COLORS[method], alpha=0.5, markersize=5)
+        axis.plot(sum(some) / len(some), i, "|", color="black", markersize=16)
+    axis.set_yticks(range(len(values)), values)
+    for tick in axis.get_yticklabels():
+        tick.set_color(METHOD_COLORS[tick.get_text()])
+    axis.set(xlabel=label)
+
+
+def leaderboard_over_seeds(board: list[dict]) -> Figure:
+    """Success against samples and seconds, mean over seeds; below, each seed's end and diversity.
+
+    Rows have method, seed, curve (step, success, seconds), samples, success, distinct. The oracle draws
+    nothing and stands at the others' steps. Seconds are the quickest seed's, the least disturbed.
+    """
+    rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
+    order = sorted(rows, key=lambda method: sum(row["success"] for row in rows[method]))
+    figure, size = Figure(figsize=(10, 5.4), layout="constrained"), max(e["samples"] for e in board)
+    axes = figure.subplot_mosaic([["samples", "seconds"], ["success", "distinct"]])
+    for method in order:
+        style = dict(color=METHOD_COLORS[method], linestyle="--" if method == "oracle" else "-")
+        at = list(zip(*(row["curve"] for row in rows[method])))  # entries, each over the seeds
+        success = [sum(e["success"] for e in entries) / len(entries) for entries in at]
+        samples = [size * entries[0]["step"] / at[-1][0]["step"] for entries in at]
+        axes["samples"].plot(samples, success, **style)
+        axes["seconds"].plot([min(e["seconds"] for e in entries) for entries in at], success, **style)
+    for key, label in (("success", "final success; a dot per seed, a bar at the mean"),
+                       ("distinct", "distinct right answers in 64 samples, at the end")):  # fmt: skip
+        _dots(axes[key], {m: [row[key] for row in rows[m]] for m in order}, label)
+    means = {m: sum(row["success"] for row in rows[m]) / len(rows[m]) for m in order if m != "oracle"}
+    second, first = list(means)[-2:]
+    title = f"{first} ends highest, {means[first] - means[second]:.3f} above {second}"
+    axes["samples"].set_title(title, loc="left", fontsize=11)
+    axes["samples"].set(xlabel="samples (the oracle draws none)", ylabel="success, mean over seeds")
+    axes["seconds"].set(xlabel="seconds on one thread")
+    for axis in axes.values():
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> Figure:
+    """Cosine to ∇V of a mean of n costates, n in sizes, a curve per token; and the first n with .9."""
+    needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
+    most, least = max(zip(needed, text)), min(zip(needed, text))
+    figure, (left, right) = _panels(
+        "One costate is mostly noise; their mean turns to ∇V",
+        f"Cosine .9 takes {most[0]} costates at `{most[1]}`, {least[0]} at `{least[1]}`",
+        width=4.6,
+    )
+    colors = (GREY, "black", RED, ORANGE, SKY, BLUE)
+    for i, (n, curve, color) in enumerate(zip(needed, curves, colors)):
+        left.plot(sizes, curve, color=color, linewidth=2)
+        right.bar(i, n, 0.6, bottom=0.7, color=color)
+        right.annotate(n, (i, n + 0.7), (0, 3), textcoords="offset points", ha="center")
+    left.axhline(0.9, color=GREY, linewidth=0.6, linestyle="--")
+    left.set(xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03))
+    right.set(yscale="log", xlabel="token that carries the nudge", ylabel="n for cosine .9")
+    right.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
+    for label, color in zip(right.get_xticklabels(), colors):
+        label.set_color(color)
+    return figure
+
+
+def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
+    """First-order effects of a text's tokens, a row per estimate, the last of which is the truth."""
+    name, first, truth = next(iter(rows)), next(iter(rows.values())), list(rows.values())[-1]
+    wrong = sum(a * b < 0 for a, b in zip(first, truth))
+    title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"
+    figure, (axis,) = _panels(title, width=6.4, height=2.2)
+    for i, (label, effects) in enumerate(rows.items()):
+        axis.text(-0.15, -i, label, ha="right", va="center")
+        for x, (token, effect) in enumerate(zip(text, effects)):
+            strength = 0.75 * abs(effect) / max(map(abs, effects))  # of the row's largest
+            style = dict(color=BLUE if effect > 0 else RED, alpha=strength, linewidth=0)
+            axis.add_patch(Rectangle((x, -i - 0.45), 0.95, 0.9, **style))
+            axis.text(x + 0.3, -i, token, ha="center", va="center", family="monospace", fontsize=15)
+            axis.text(x + 0.68, -i, f"{effect:+.2f}", ha="center", va="center", fontsize=8)
+    note = "blue: scaling the token up helps; red: it hurts"
+    axis.annotate(note, (0, -len(rows) + 0.35), fontsize=8)
+    axis.set(xlim=(-2.1, len(text)), ylim=(-len(rows) + 0.2, 0.5))
+    axis.axis("off")
+    return figure
+
+
+def error_and_entropy(families: dict[str, list[dict]]) -> Figure:
+    """Exact error of a costate against entropy, a line per family of policies, and its predictions.
+
+    A row has nats, error, and the predictions gap, collision and entropy.
+    """
+    runs, (first, *_, last) = sum(families.values(), []), next(iter(families.values()))
+    times = last["error"] / first["error"]
+    worst = max(row["entropy"] / row["error"] for row in runs)
+    figure, (left, right) = _panels(
+        f"{first['nats']:.1f} to {last['nats']:.1f} nats: {times:,.0f} times the error",
+        f"Gaps give it exactly, entropy within a factor of {worst:.1f}",
+        width=4.8,
+    )
+    for (name, rows), color in zip(families.items(), (BLUE, RED)):
+        points = [(row["nats"], row["error"]) for row in rows]
+        left.plot(*zip(*points), "o-", color=color)
+        style = dict(textcoords="offset points", color=color, ha="right")
+        left.annotate(name, points[0], (-6, -12), **style)
+    left.margins(y=0.13)
+    left.set(xlabel="entropy of the policy at the state (nats)", ylabel="E‖λ̂ − ∇V‖²", yscale="log")
+    names = {"entropy": ("H", SKY, -3), "collision": ("1 − exp(−H)", GREEN, 4)}
+    for key, (name, color, up) in (names | {"gap": ("the gap", "black", -11)}).items():
+        points = sorted((row["nats"], row[key] / row["error"]) for row in runs)
+        right.plot(*zip(*points), "o", color=color, markersize=4)
+        label = f"from {name}"
+        right.annotate(label, points[-1], (8, up), textcoords="offset points", color=color)
+    right.set(xlabel="entropy (nats)", ylabel="prediction / exact error", ylim=(0.8, None))
+    right.set_xlim(0, 1.6 * max(row["nats"] for row in runs))
     return figure

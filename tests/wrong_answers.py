@@ -231,4 +231,284 @@ WRONG = {
             return whole - own_logit_costates(policy, rollout, advantages, layer)
         """,
     },
+    "07-slope": {
+        "the expected slope": "return -0.5",
+        "zeros": "return 0.0",
+        "the mean square without its root": """
+            n = torch.tensor(sizes).double().log()
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = torch.stack([(m - truth).square().sum(1).mean().log() for m in means])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "the sign": """
+            n = torch.tensor(sizes).double().log()
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = torch.stack([(m - truth).square().sum(1).mean().sqrt().log() for m in means])
+            return -((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "around the draws' own mean": """
+            n = torch.tensor(sizes).double().log()
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = torch.stack([(m - m.mean(0)).square().sum(1).mean().sqrt().log() for m in means])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "sums instead of means": """
+            n = torch.tensor(sizes).double().log()
+            means = [costates.view(-1, k, costates.shape[1]).sum(1) for k in sizes]
+            y = torch.stack([(m - truth).square().sum(1).mean().sqrt().log() for m in means])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "the mean of the errors' lengths": """
+            n = torch.tensor(sizes).double().log()
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = torch.stack([(m - truth).norm(dim=1).mean().log() for m in means])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "the first group alone": """
+            n = torch.tensor(sizes).double().log()
+            y = torch.stack([(costates[:k].mean(0) - truth).norm().log() for k in sizes])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+        "from end to end": """
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = [(m - truth).square().sum(1).mean().sqrt().log() for m in means]
+            return ((y[-1] - y[0]) / torch.tensor(sizes[-1] / sizes[0]).log()).item()
+        """,
+        "no logarithms": """
+            n = torch.tensor(sizes).double()
+            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
+            y = torch.stack([(m - truth).square().sum(1).mean().sqrt() for m in means])
+            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        """,
+    },
+    "07-bias": {
+        "zeros": "return torch.zeros(J.shape[1]).double(), 0.0",
+        "the sign": """
+            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
+            return (pi * Q) @ (J - pi @ J), bound
+        """,
+        "nothing centred": """
+            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
+            return -(pi * Q) @ J, bound
+        """,
+        "means over tokens instead of under pi": """
+            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
+            return -(pi * (Q - Q.mean())) @ (J - J.mean(0)), bound
+        """,
+        "a covariance without pi": """
+            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
+            return -(Q - Q.mean()) @ (J - J.mean(0)) / (len(Q) - 1), bound
+        """,
+        "the entropy's bound": """
+            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * -(pi @ pi.log())
+            return -(pi * (Q - pi @ Q)) @ (J - pi @ J), bound
+        """,
+        "without the half": """
+            bound = (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
+            return -(pi * (Q - pi @ Q)) @ (J - pi @ J), bound
+        """,
+        "the length of the bias for its bound": """
+            bias = -(pi * (Q - pi @ Q)) @ (J - pi @ J)
+            return bias, bias.norm()
+        """,
+        "the package's own": """
+            bias, bounds = own_logit_bias(Q, pi, J)
+            return bias, bounds["gap"]
+        """,
+    },
+    "08-headroom": {
+        "zeros": "return 0.0",
+        "plugging c/n in": """
+            p = correct.double() / n
+            return (1 - (1 - p) ** k - p).mean().item()
+        """,
+        "the sign": """
+            every = [math.comb(n - c, k) / math.comb(n, k) + c / n - 1 for c in correct.tolist()]
+            return sum(every) / len(every)
+        """,
+        "pass@k alone": """
+            every = [1 - math.comb(n - c, k) / math.comb(n, k) for c in correct.tolist()]
+            return sum(every) / len(every)
+        """,
+        "the sum over prompts": """
+            every = [1 - math.comb(n - c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
+            return sum(every)
+        """,
+        "all k right": """
+            every = [math.comb(c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
+            return sum(every) / len(every)
+        """,
+        "one draw fewer": """
+            k -= 1
+            every = [1 - math.comb(n - c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
+            return sum(every) / len(every)
+        """,
+        "counts pooled over prompts": """
+            c, total = int(correct.sum()), n * len(correct)
+            return 1 - math.comb(total - c, k) / math.comb(total, k) - c / total
+        """,
+        "the package's own": "return (pass_at_k(correct, n, k) - correct / n).mean().item()",
+    },
+    "08-rank": {
+        "zeros": "return 0.0",
+        "ties in order of appearance": """
+            ranks = torch.stack([v.argsort(stable=True).argsort() for v in (x, y)]).double()
+            return torch.corrcoef(ranks)[0, 1].item()
+        """,
+        "argsort once": """
+            ranks = torch.stack([v.argsort(stable=True) for v in (x, y)]).double()
+            return torch.corrcoef(ranks)[0, 1].item()
+        """,
+        "ties get the lowest rank": """
+            ranks = [(v[:, None] > v).sum(1).double() for v in (x, y)]
+            a, b = (rank - rank.mean() for rank in ranks)
+            scale = a.norm() * b.norm()
+            return (a @ b / scale).item() if scale > 0 else 0.0
+        """,
+        "the textbook formula without ties": """
+            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, y)]
+            n, d = len(x), ranks[0] - ranks[1]
+            return 1 - 6 * d.square().sum().item() / (n * (n * n - 1))
+        """,
+        "Pearson of the values": """
+            a, b = x - x.mean(), y - y.mean()
+            scale = a.norm() * b.norm()
+            return (a @ b / scale).item() if scale > 0 else 0.0
+        """,
+        "Kendall's": """
+            signs = ((x[:, None] - x).sign() * (y[:, None] - y).sign()).sum()
+            return signs.item() / (len(x) * (len(x) - 1))
+        """,
+        "the sign": """
+            ranks = [(v[:, None] < v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, -y)]
+            a, b = (rank - rank.mean() for rank in ranks)
+            scale = a.norm() * b.norm()
+            return (a @ b / scale).item() if scale > 0 else 0.0
+        """,
+        "nan where constant": """
+            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, y)]
+            a, b = (rank - rank.mean() for rank in ranks)
+            return (a @ b / (a.norm() * b.norm())).item()
+        """,
+        "the package's own": "return rank_correlation(x, y)",
+    },
+    "09-build": {
+        "zeros": "return 0 * logprobs.sum()",
+        "the sign": """
+            batch = how.baseline == "batch"
+            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
+            A = group_advantages(rewards, size, baseline, how.scale)
+            return -clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "batch is the group": """
+            baseline = "mean" if how.baseline == "batch" else how.baseline
+            A = group_advantages(rewards, group_size, baseline, how.scale)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "the batch's mean, the group's std": """
+            baseline = "mean" if how.baseline == "batch" else how.baseline
+            A = group_advantages(rewards, group_size, baseline, how.scale)
+            if how.baseline == "batch":
+                A = (rewards - rewards.mean()) / rewards.view(-1, group_size).std(1).mean()
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "std with ddof 0": """
+            size = len(rewards) if how.baseline == "batch" else group_size
+            baseline = "mean" if how.baseline == "batch" else how.baseline
+            A = group_advantages(rewards, size, baseline, "none")
+            if how.scale == "std":
+                spread = rewards.view(-1, size).std(1, correction=0).clamp(min=1e-9)
+                A = A / spread.repeat_interleave(size)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "the default clip": """
+            batch = how.baseline == "batch"
+            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
+            A = group_advantages(rewards, size, baseline, how.scale)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, aggregate=how.aggregate)[0]
+        """,
+        "the default aggregate": """
+            batch = how.baseline == "batch"
+            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
+            A = group_advantages(rewards, size, baseline, how.scale)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip)[0]
+        """,
+        "the default scale": """
+            batch = how.baseline == "batch"
+            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
+            A = group_advantages(rewards, size, baseline)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "own mean for leave-one-out": """
+            batch = how.baseline == "batch"
+            size = len(rewards) if batch else group_size
+            baseline = "none" if how.baseline == "none" else "mean"
+            A = group_advantages(rewards, size, baseline, how.scale)
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+        "tokens after the stop": """
+            batch = how.baseline == "batch"
+            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
+            A, every = group_advantages(rewards, size, baseline, how.scale), torch.ones_like(mask)
+            return clipped_surrogate(logprobs, old_logprobs, A, every, how.clip, how.aggregate)[0]
+        """,
+        "the package's own": """
+            rollout = Rollout(None, None, mask, old_logprobs, rewards, group_size)
+            A = advantages(how, rollout)[0]
+            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        """,
+    },
+    "09-collapse": {
+        "never": "return None",
+        "at once": 'return history[0]["step"]',
+        "narrowing is enough": """
+            entries = [entry for entry in history if "entropy" in entry]
+            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
+            return low[0]["step"] if low else None
+        """,
+        "failing is enough": """
+            entries = [entry for entry in history if "entropy" in entry]
+            low = [e for e in entries if e["success"] < solved]
+            return low[0]["step"] if low else None
+        """,
+        "the last such entry": """
+            entries = [entry for entry in history if "entropy" in entry]
+            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
+            low = [e for e in low if e["success"] < solved]
+            return low[-1]["step"] if low else None
+        """,
+        "the end alone": """
+            first = next(e["entropy"] for e in history if "entropy" in e)
+            last = history[-1]
+            gone = last["entropy"] < share * first and last["success"] < solved
+            return last["step"] if gone else None
+        """,
+        "half of the largest": """
+            entries = [entry for entry in history if "entropy" in entry]
+            most = max(e["entropy"] for e in entries)
+            for entry in entries:
+                if entry["entropy"] < share * most and entry["success"] < solved:
+                    return entry["step"]
+        """,
+        "an entry, not a step": """
+            entries = [entry for entry in history if "entropy" in entry]
+            for i, entry in enumerate(entries):
+                if entry["entropy"] < share * entries[0]["entropy"] and entry["success"] < solved:
+                    return i
+        """,
+        "once solved, never collapsed": """
+            entries = [entry for entry in history if "entropy" in entry]
+            for entry in entries:
+                if entry["success"] >= solved:
+                    return None
+                if entry["entropy"] < share * entries[0]["entropy"]:
+                    return entry["step"]
+        """,
+        "fixed thresholds": """
+            entries = [entry for entry in history if "entropy" in entry]
+            for entry in entries:
+                if entry["entropy"] < 0.5 * entries[0]["entropy"] and entry["success"] < 0.9:
+                    return entry["step"]
+        """,
+    },
 }

@@ -1,0 +1,97 @@
+"""Bad input, case by case: one clear ValueError that names the argument and what is allowed.
+
+The command line's cases are in test_train.py, and those of one function beside its other tests.
+"""
+
+import math
+
+import pytest
+import torch
+
+from minicf import control, costate, env, exact, gpt, grpo, ppo, readiness, rollout, training
+
+NAN, INF = math.nan, math.inf
+ONES, MASK = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bool)
+REWARDS = torch.tensor([0.0, 1.0, 1.0, 0.0])
+GENERATOR = torch.Generator()
+WORLD = env.SumGame(2)
+POLICY = gpt.GPT(gpt.GPTConfig(13, 6, 1, 2, 8))
+NONE = WORLD.prompts[0][:0]
+
+CASES = [
+    # the world
+    (lambda: env.SumGame(-1), "max_terms .* not -1"),
+    (lambda: env.SumGame(2.0), "max_terms .* not 2.0"),
+    (lambda: env.SumGame("3"), "max_terms .* not '3'"),
+    (lambda: env.SumGame(True), "max_terms .* not True"),
+    (lambda: WORLD.encode("12=?"), r"\['\?'\]"),
+    (lambda: WORLD.reward(WORLD.prompts[0], ONES[0].long()), "must be"),
+    (lambda: WORLD.corpus(-4, GENERATOR), "batch_size .* not -4"),
+    (lambda: WORLD.corpus(4, GENERATOR, wrong=-0.1), "wrong .* not -0.1"),
+    (lambda: WORLD.corpus(4, GENERATOR, wrong=NAN), "wrong .* not nan"),
+    (lambda: WORLD.corpus(4, GENERATOR, max_target=-1), "max_target .* not -1"),
+    (lambda: WORLD.solutions(WORLD.encode("99=")), "99"),
+    (lambda: WORLD.solutions(WORLD.encode("9+1")), "prompt"),
+    # the network
+    (lambda: gpt.GPTConfig(0, 6), "vocab_size .* not 0"),
+    (lambda: gpt.GPTConfig(13, -6), "context .* not -6"),
+    (lambda: gpt.GPTConfig(13, 6, n_head=3), "d_model 64 is not divisible by n_head 3"),
+    (lambda: gpt.GPTConfig(13, 6, d_model=64.0), "d_model .* not 64.0"),
+    (lambda: POLICY(torch.zeros(1, 9, dtype=torch.long)), "9 tokens do not fit a context of 6"),
+    (lambda: POLICY(torch.zeros(4, dtype=torch.long)), r"tokens must be \(B, L\)"),
+    (lambda: POLICY(torch.zeros(1, 0, dtype=torch.long)), r"tokens must be \(B, L\)"),
+    (lambda: POLICY(WORLD.prompts, nudge={"0": torch.zeros(8)}), "nudge layer .* not '0'"),
+    (lambda: POLICY(WORLD.prompts, nudge={0: torch.zeros(7)}), "does not broadcast"),
+    # sampling and scoring
+    (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts, -1, GENERATOR), "group_size .* not -1"),
+    (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts[:0], 2, GENERATOR), "prompts must be"),
+    (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts[0], 2, GENERATOR), "prompts must be"),
+    (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:2], ONES.long(), 0), "group_size"),
+    (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:3], ONES.long(), 2), "not 4"),
+    # losses
+    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, clip=(0.2, NAN)), "clip .* at least 0"),
+    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, clip=(0.2,)), "clip must be two"),
+    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, aggregate=""), "aggregate must be"),
+    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS[:3], MASK), "advantages must have the shape"),
+    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK[:, :2]), "mask must have the shape"),
+    (lambda: ppo.clipped_surrogate(ONES[:0], ONES[:0], REWARDS[:0], MASK[:0]), "at least one"),
+    (lambda: ppo.gae(REWARDS, ONES[:, :2], MASK), "rewards, values and mask"),
+    (lambda: ppo.gae(REWARDS, ONES, MASK, discount=-0.1), "discount .* not -0.1"),
+    (lambda: ppo.gae(REWARDS, ONES, MASK, gae_lambda=NAN), "gae_lambda .* not nan"),
+    (lambda: grpo.group_advantages(REWARDS, 0), "group_size .* not 0"),
+    (lambda: grpo.group_advantages(REWARDS, 3), "multiple of group_size 3"),
+    (lambda: grpo.group_advantages(REWARDS[:0], 2), "multiple of group_size 2"),
+    (lambda: grpo.group_advantages(ONES, 2), "rewards must be"),
+    (lambda: grpo.group_advantages(REWARDS * NAN, 2), "rewards must be finite"),
+    (lambda: grpo.group_advantages(REWARDS * INF, 2), "rewards must be finite"),
+    (lambda: grpo.group_advantages(REWARDS, 2, baseline="median"), "baseline .* not 'median'"),
+    (lambda: grpo.kl_penalty(ONES, ONES, "kl"), "estimator .* not 'kl'"),
+    (lambda: grpo.grpo_loss(ONES, ONES, REWARDS, MASK, ONES, kl_coef=-1.0), "kl_coef -1.0"),
+    # the truth and the costates
+    (lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, -1), "layer .* not -1"),
+    (lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, 0, 3), "position .* not 3"),
+    (lambda: exact.outcomes(POLICY, WORLD, WORLD.prompts[0], WORLD.encode("0.")), "leaves no token"),
+    (lambda: exact.expected_advantages(1.5, 4), "value .* not 1.5"),
+    (lambda: costate.error_bound(POLICY, WORLD, WORLD.prompts[0], 0, baseline=NAN), "baseline"),
+    (lambda: control.CosineTrack(0, 0.1, 0.5), "horizon .* not 0"),
+    (lambda: control.CosineTrack(3, NAN, 0.5), "gain .* not nan"),
+    (lambda: control.CosineTrack(3, 0.1, -0.5), "noise .* not -0.5"),
+    # readiness and the loops
+    (lambda: readiness.headroom(torch.tensor([NAN])), "success must hold probabilities"),
+    (lambda: readiness.pass_at_k(torch.tensor([1]), 4, 0), "k must be 1 to 4, .* not 0"),
+    (lambda: readiness.rank_correlation(ONES, ONES), "x and y must be"),
+    (lambda: readiness.bootstrap_interval(torch.ones(0), GENERATOR), "values must be"),
+    (lambda: training.pretrain(POLICY, WORLD, 1.5, GENERATOR), "steps .* not 1.5"),
+    (lambda: training.pretrain(POLICY, WORLD, 1, GENERATOR, learning_rate=-1.0), "learning_rate"),
+    (lambda: training.improve(POLICY, WORLD, "grpo", 1, GENERATOR), "method must be one of"),
+    (lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, learning_rate=NAN), "learning_rate"),
+    (lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, evaluate_every=0), "evaluate_every"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_bad_input_is_refused_in_one_sentence(case):
+    call, says = CASES[case]
+    with pytest.raises(ValueError, match=says) as error:
+        call()
+    assert len(str(error.value).splitlines()) == 1

@@ -1,8 +1,9 @@
 """How long a GRPO step takes and where the time goes: python -m minicf.bench
 
 One step samples 32 × 8 completions, scores them and makes one update. Times are medians over repeats
-with the spread of the middle half. The limit is the time that the step's matrix products would need at
-the rate that this machine reaches on one large product; the share says how much of the step that is.
+with the spread of the middle half. No step is faster than its matrix products: `products` is the time
+of these alone, run again one after the other at their own shapes, and `share` how much of the step
+that is. `peak` is the share if they ran at the rate of one large product, which small ones never do.
 """
 
 import statistics
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .env import SumGame
@@ -39,8 +41,26 @@ def matmul_rate(size: int = 1024) -> float:
     return 2 * size**3 / milliseconds(lambda: a @ a)[0]
 
 
+class Products(TorchDispatchMode):
+    """Collects the matrix products of what runs within the block, to `repeat` them alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            self.calls.append((function, args))
+        return function(*args, **(kwargs or {}))
+
+    @torch.no_grad()
+    def repeat(self) -> None:
+        for function, args in self.calls:
+            function(*args)
+
+
 def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[str, float]:
-    """Times (ms) of sampling, scoring and update, tokens per second, and the matrix products' flops."""
+    """Times (ms) of a step, its parts and its matrix products alone; its tokens and its flops."""
     env, generator = SumGame(max_terms), torch.Generator().manual_seed(0)
     context = env.prompt_length + env.completion_length - 1
     policy = GPT(GPTConfig(len(env.vocab), context, 2, 4, d_model), generator)
@@ -62,11 +82,12 @@ def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[
         sample(policy, env, prompts, group_size, generator)
         update()
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, Products() as products:
         step()
     result = {"flops": counter.get_total_flops(), "tokens": rollout.completions.numel()}
     parts = {"sampling": lambda: sample(policy, env, prompts, group_size, generator)}
     parts |= {"scoring": torch.no_grad()(score), "update": update, "step": step}
+    parts["products"] = products.repeat
     for name, function in parts.items():
         result[name], result[f"{name} spread"] = milliseconds(function)
     return result
@@ -79,16 +100,16 @@ def main() -> None:
     base = measure()
     for name in ("sampling", "scoring", "update", "step"):
         print(f"{name:9}{base[name]:8.1f} ms  ± {base[f'{name} spread'] / 2:.1f}")
-    print("(scoring is one pass without gradient; sampling ends with one, the update holds another)")
-    print(f"\n{'group':>6}{'width':>6}{'terms':>6}{'ms':>8}{'tokens/s':>10}{'limit ms':>9}{'share':>6}")
+    print("(scoring is one pass without gradient; the update holds it with gradient)\n")
+    print("group width terms      ms   tokens/s products  share  peak")
     for size in ({}, *({"group_size": g} for g in (2, 32, 128)), {"d_model": 32}, {"d_model": 128},
                  {"max_terms": 2}, {"max_terms": 4}):  # fmt: skip
         row = measure(**size) if size else base
         shape = {"group_size": 8, "d_model": 64, "max_terms": 3} | size
-        limit = row["flops"] / rate
-        cells = "".join(f"{value:>6}" for value in shape.values())
-        speed = 1000 * row["tokens"] / row["step"]
-        print(f"{cells}{row['step']:>8.1f}{speed:>10,.0f}{limit:>9.1f}{limit / row['step']:>6.2f}")
+        ms, products = row["step"], row["products"]
+        print("{group_size:5}{d_model:6}{max_terms:6}".format(**shape), end="")
+        print(f"{ms:8.1f}{1000 * row['tokens'] / ms:11,.0f}{products:9.1f}", end="")
+        print(f"{products / ms:7.2f}{row['flops'] / rate / ms:6.2f}")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,8 @@ def mean_square_gap(logits: Tensor) -> Tensor:
 
     At most 1 − e^{−H} (Jensen: Σπ² = E[e^{log π}] ≥ e^{E[log π]} = e^{−H}), hence at most H.
     """
-    return 1 - logits.softmax(-1).square().sum(-1)
+    probabilities = logits.softmax(-1)
+    return (probabilities * (1 - probabilities)).sum(-1)
 
 
 def token_entropy(logits: Tensor) -> Tensor:

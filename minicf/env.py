@@ -30,7 +30,7 @@ class SumGame:
     eos = vocab.index(".")
 
     def __init__(self, max_terms: int = 3):
-        if not isinstance(max_terms, int) or max_terms < 1:
+        if type(max_terms) is not int or max_terms < 1:
             raise ValueError(f"max_terms must be a whole number of at least 1, not {max_terms!r}")
         self.max_terms = max_terms
         self.largest_target = 9 * max_terms
@@ -103,7 +103,11 @@ class SumGame:
 
     def solutions(self, prompt: Tensor) -> Tensor:
         """Every rewarded completion of one prompt (P,): (K, T), filled up with stops."""
-        return self._solutions[int(self.decode(prompt).rstrip("="))]
+        text = self.decode(prompt)
+        if not (text[:-1].isdigit() and text.endswith("=") and int(text[:-1]) <= self.largest_target):
+            known = f"{self.decode(self.prompts[0])!r} to {self.decode(self.prompts[-1])!r}"
+            raise ValueError(f"prompt must be one of {known}, not {text!r}")
+        return self._solutions[int(text[:-1])]
 
     @cached_property
     def _solutions(self) -> list[Tensor]:

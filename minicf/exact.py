@@ -118,9 +118,8 @@ def value_gradient(
     δ is added entering block `layer` at `position` of the sequence, by default the state's last token,
     and stays for all that follows. Raises ValueError for a prefix that has stopped or is too long.
     """
+    _check_prefix(env, prefix)
     j, last = len(prefix), len(prompt) + len(prefix) - 1
-    if j >= env.completion_length or (prefix == env.eos).any():
-        raise ValueError(f"prefix {env.decode(prefix)!r} leaves no token to choose")
     position = last if position is None else position
     if not 0 <= position <= last:
         raise ValueError(f"position must be 0 to {last}, the state's last token, not {position}")
@@ -139,6 +138,11 @@ def value_gradient(
     return torch.autograd.grad(value, delta)[0]
 
 
+def _check_prefix(env: SumGame, prefix: Tensor) -> None:
+    if len(prefix) >= env.completion_length or (prefix == env.eos).any():
+        raise ValueError(f"prefix {env.decode(prefix)!r} leaves no token to choose")
+
+
 @torch.no_grad()
 def outcomes(
     policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor | None = None
@@ -149,10 +153,10 @@ def outcomes(
     of any estimator is `probabilities @ estimates`. The probabilities carry no gradient.
     """
     device = next(policy.parameters()).device
-    j = 0 if prefix is None else len(prefix)
-    rows = completions(env)
-    if j:
-        rows = rows[(rows[:, :j] == prefix).all(1)]
+    prefix = prompt[:0] if prefix is None else prefix
+    _check_prefix(env, prefix)
+    j, rows = len(prefix), completions(env)
+    rows = rows[(rows[:, :j] == prefix).all(1)]
     rows, prompt = rows.to(device), prompt.to(device)
     mask = completion_mask(rows, env.eos)
     logprobs = completion_logprobs(policy, prompt[None], rows, len(rows))
@@ -183,6 +187,8 @@ def expected_advantages(
     difference of the two, c, is the factor by which the expected costate is longer than ∇V: 1 for
     leave-one-out, 1 − 1/G for the group's mean, and towards 1/√(V(1 − V)) with the std.
     """
+    if not 0 <= value <= 1:
+        raise ValueError(f"value must be a probability, 0 to 1, not {value}")
     means, mates = [0.0, 0.0], group_size - 1
     for k in range(group_size):
         chance = math.comb(mates, k) * value**k * (1 - value) ** (mates - k)

@@ -36,6 +36,8 @@ def group_advantages(
             f"rewards must be (B,) with B a multiple of group_size {group_size}, "
             f"not {tuple(rewards.shape)}"
         )
+    if not rewards.isfinite().all():
+        raise ValueError(f"rewards must be finite, not {rewards[~rewards.isfinite()][0].item()}")
     groups = rewards.view(-1, group_size)  # (Q, G)
     advantages = groups
     if baseline == "mean":

@@ -83,8 +83,10 @@ def _check(logprobs: Tensor, clip: tuple[float, float], **others: Tensor) -> Non
                 f"{name} must have the shape of logprobs {tuple(logprobs.shape)}, "
                 f"not {tuple(tensor.shape)}"
             )
-    if not min(clip) >= 0:
+    if len(clip) != 2 or not all(side >= 0 for side in clip):
         raise ValueError(f"clip must be two numbers of at least 0, not {clip}")
+    if len(logprobs) == 0:
+        raise ValueError("logprobs must be (B, T) with at least one completion")
     if not others["mask"].any(1).all():
         raise ValueError("mask has a completion without a live token")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .env import SumGame
-from .gpt import GPT
+from .gpt import GPT, Cache
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def group_rows(prompts: Tensor, group_size: int) -> Tensor:
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (nats) under logits (…, V) of the tokens (…): (…)."""
-    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def completion_logits(
@@ -60,10 +60,16 @@ def completion_logits(
     if rows is None:
         tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
         return policy(tokens, nudge=nudge)[0][:, prompts.size(1) - 1 :]
-    logits, cache = policy(prompts)
-    cache = [(k[rows], v[rows]) for k, v in cache]
+    first, cache = _shared_prompts(policy, prompts, rows)
     later, _ = policy(completions[:, :-1], cache)  # (B, T-1, V)
-    return torch.cat([logits[rows, -1:], later], 1)
+    return torch.cat([first, later], 1)
+
+
+def _shared_prompts(policy: GPT, prompts: Tensor, rows: Tensor) -> tuple[Tensor, Cache]:
+    """Run prompts (Q, P) once; the logits (B, 1, V) after them and the cache, for each of `rows` (B,)."""
+    logits, cache = policy(prompts)
+    cache = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in cache]
+    return logits[:, -1:].index_select(0, rows), cache
 
 
 def completion_logprobs(
@@ -78,7 +84,7 @@ def completion_logprobs(
     prompts is (Q, P) with B = Q·group_size. Values after the first stop mean nothing; mask them.
     Raises ValueError if the rows do not match, or for a nudge when a prompt is shared.
     """
-    if len(prompts) * group_size != len(completions):
+    if group_size < 1 or len(prompts) * group_size != len(completions):
         raise ValueError(
             f"{len(prompts)} prompts with group_size {group_size} need "
             f"{len(prompts) * group_size} completions, not {len(completions)}"
@@ -95,34 +101,35 @@ def sample(
 ) -> Rollout:
     """Sample `group_size` completions for each of prompts (Q, P) and reward them.
 
-    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities come
-    from `completion_logprobs`, in the same operations as in training: the first ratio is exactly 1.
+    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities are
+    those of the logits that were drawn from; `completion_logprobs` agrees with them up to rounding.
     """
+    if prompts.dim() != 2 or len(prompts) == 0:
+        raise ValueError(f"prompts must be (Q, P) with Q at least 1, not {tuple(prompts.shape)}")
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, not {group_size}")
     T, device = env.completion_length, next(policy.parameters()).device
     prompts = prompts.to(device)
     rows = group_rows(prompts, group_size)
-    logits, cache = policy(prompts)
-    cache = [(k[rows], v[rows]) for k, v in cache]
+    logits, cache = _shared_prompts(policy, prompts, rows)  # (B, 1, V)
     noise = torch.empty(len(rows), T, logits.size(-1), device="cpu")
     noise.exponential_(generator=generator)
     gumbel = -noise.log().to(device)  # argmax(logits + gumbel) is a draw from softmax(logits)
-    completions = torch.full((len(rows), T), env.eos, device=device)
-    stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
-    logits = logits[rows, -1]  # (B, V)
+    stopped = torch.zeros(len(rows), 1, dtype=torch.bool, device=device)
+    completions, logprobs = [], []
     for t in range(T):
         if t > 0:
-            logits, cache = policy(completions[:, t - 1 : t], cache)
-            logits = logits[:, -1]
-        tokens = (logits + gumbel[:, t]).argmax(-1).masked_fill(stopped, env.eos)
-        completions[:, t] = tokens
+            logits, cache = policy(completions[-1], cache)
+        tokens = (logits + gumbel[:, t : t + 1]).argmax(-1).masked_fill(stopped, env.eos)  # (B, 1)
+        completions.append(tokens)
+        logprobs.append(token_logprobs(logits, tokens))
         stopped = stopped | (tokens == env.eos)
+    completions = torch.cat(completions, 1)
     return Rollout(
         prompts=prompts[rows],
         completions=completions,
         mask=completion_mask(completions, env.eos),
-        logprobs=completion_logprobs(policy, prompts, completions, group_size),
+        logprobs=torch.cat(logprobs, 1),
         rewards=env.reward(prompts[rows], completions),
         group_size=group_size,
     )

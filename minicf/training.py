@@ -88,6 +88,7 @@ def pretrain(
     calls at_checkpoint(step, mean loss of the last 20 steps).
     """
     _check_counts(steps=steps, batch_size=batch_size, warmup=warmup)
+    _check_learning_rate(learning_rate)
     device = next(policy.parameters()).device
     optimizer = optimizer_for([policy], learning_rate, weight_decay=0.1)
     losses: list[float] = []
@@ -129,6 +130,7 @@ def improve(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     _check_counts(steps=steps, warmup=warmup, evaluate_every=evaluate_every)
+    _check_learning_rate(learning_rate)
     settings = METHODS[method]
     critic = Critic(policy) if settings.baseline == "critic" else None
     reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef > 0 else None
@@ -196,11 +198,13 @@ def _update(
         "entropy": -rollout.logprobs.masked_fill(~mask, 0.0).sum(1).mean(),
     }
     history = []
-    for _ in range(settings.epochs):
+    for epoch in range(settings.epochs):
         logprobs = completion_logprobs(policy, prompts, completions, G)
+        if epoch == 0:  # the policy that sampled, by the operations of later epochs: ratio exactly 1
+            old_logprobs = logprobs.detach()
         loss, stats = grpo_loss(
             logprobs,
-            rollout.logprobs,
+            old_logprobs,
             scores,
             mask,
             ref_logprobs,
@@ -256,3 +260,8 @@ def _check_counts(**counts: int) -> None:
         smallest = 0 if name == "warmup" else 1
         if not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value!r}")
+
+
+def _check_learning_rate(value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"learning_rate must be a positive finite number, not {value}")

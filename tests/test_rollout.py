@@ -42,12 +42,12 @@ def test_sharing_the_prompt_changes_neither_values_nor_gradients(policy, env, ge
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_first_ratio_is_exactly_one(env, generator, dtype):
+@pytest.mark.parametrize("dtype, rounding", [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+def test_what_is_sampled_is_what_is_scored(env, generator, dtype, rounding):
     policy = make_policy(env, dtype=dtype)
     rollout = sample(policy, env, env.prompts, 4, generator)
     logprobs = completion_logprobs(policy, env.prompts, rollout.completions, 4)
-    assert torch.equal((logprobs - rollout.logprobs).exp(), torch.ones_like(logprobs))
+    assert (logprobs - rollout.logprobs).abs().max() <= rounding
 
 
 def test_probabilities_of_all_completions_sum_to_one(policy, env):

@@ -8,6 +8,7 @@ from conftest import cosine, flat_gradient, make_policy
 from minicf import training
 from minicf.env import SumGame
 from minicf.exact import prefix_values, success
+from minicf.grpo import grpo_loss
 from minicf.training import METHODS, improve, pretrain
 
 G = 4
@@ -103,6 +104,21 @@ def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
     if METHODS[method].epochs > 1:
         assert history[-1]["ratio"] != 1 and history[-1]["clip_fraction"] > 0
+
+
+def test_first_ratio_is_exactly_one(env, generator, monkeypatch):
+    """In float32 too, bit for bit; the second update of the same rollout has moved on."""
+    seen = []
+
+    def record(logprobs, old_logprobs, *arguments, **options):
+        seen.append((logprobs.detach(), old_logprobs))
+        return grpo_loss(logprobs, old_logprobs, *arguments, **options)
+
+    monkeypatch.setattr(training, "grpo_loss", record)
+    improve(make_policy(env, dtype=torch.float32), env, "GRPO", 2, generator, G)
+    for first, second in (seen[:2], seen[2:]):
+        assert torch.equal(*first) and not first[1].requires_grad
+        assert torch.equal(second[1], first[0]) and not torch.equal(*second)
 
 
 def test_the_oracle_ascends_the_exact_gradient(trained, env, monkeypatch, generator):

@@ -5,9 +5,9 @@
 3. From the checkpoint that readiness picks, run every method beside the exact gradient.
 4. Audit the costates against enumerated value gradients.
 
-Each unit of work (a pretraining, an RL run, an audit) is a function of the configuration, the seed and
-its own name, runs on one thread, and leaves one file; so units run side by side, the result does not
-depend on how many do, and the same command continues where it was stopped.
+Each unit of work (a pretraining, an RL run, an audit) is a function of the configuration, the seed
+and its own name, runs on one thread, and leaves one file; so units run side by side, the result
+does not depend on how many do, and the same command continues where it was stopped.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from minicf.training import METHODS, improve, pretrain
 
 # What pretraining reads, by name of the corpus; the demonstration uses the first two.
 CORPORA = {"clean": {}, "narrow": {"max_target": 9}, "wrong": {"wrong": 1 / 3}}
-GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of the short run: small steps, from checkpoints
+GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of a short run: small steps, from checkpoints
 AUDIT_STEPS = (300, 100, 25)  # pretraining steps of the audited checkpoints
 
 # Thresholds of the claims, set before the run that is quoted.
@@ -76,7 +76,9 @@ class Config:
     n_head: int = option(4, "attention heads; must divide --d-model", 1)
     pretrain_steps: int = option(800, "steps of each pretraining", 1)
     checkpoints: int = option(8, "checkpoints kept along pretraining, evenly spaced", 1)
-    gain_steps: int = option(20, "rollouts of the short GRPO run that measures a checkpoint's gain", 1)
+    gain_steps: int = option(
+        20, "rollouts of the short GRPO run that measures a checkpoint's gain", 1
+    )
     gain_seeds: int = option(2, "RL seeds of that run", 1)
     rl_steps: int = option(120, "rollouts of a method in the leaderboard", 1)
     group_size: int = option(8, "completions sampled per prompt and rollout", 2)
@@ -151,9 +153,11 @@ def fail(message: object, status: int) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> Config:
-    """The configuration that the command line asks for; a bad one ends with status 2 and one line."""
+    """The configuration the command line asks for; a bad one ends with status 2 and one line."""
     parser = OneLineParser(description=__doc__, allow_abbrev=False, formatter_class=Help)
-    parser.add_argument("--fast", action="store_true", help="the same story, smaller, in under 30 s")
+    parser.add_argument(
+        "--fast", action="store_true", help="the same story, smaller, in under 30 s"
+    )
     for each in fields(Config):
         if isinstance(each.default, bool):
             kind = {"action": "store_true"}
@@ -217,7 +221,7 @@ def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
 
 
 def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
-    """The real gain in exact success of a short GRPO run, and of as many steps more of pretraining."""
+    """The real gain in exact success of a short GRPO run, and of as many more pretraining steps."""
     policy, env = checkpoint(config, corpus, step)
     gains = []
     for seed in range(config.gain_seeds):  # the same for every checkpoint
@@ -280,7 +284,9 @@ def load(config: Config, name: str) -> dict:
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:
-        raise RuntimeError(f"{path} is damaged; delete it and run the same command again") from error
+        raise RuntimeError(
+            f"{path} is damaged; delete it and run the same command again"
+        ) from error
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
@@ -308,7 +314,7 @@ def start_worker() -> None:
 
 
 class Units:
-    """Units of work (config, name, function, *arguments), run side by side in processes of their own."""
+    """Units of work (config, name, function, *arguments), run side by side, each in a process."""
 
     def __init__(self, jobs: int):
         spawn = multiprocessing.get_context("spawn")
@@ -349,9 +355,12 @@ def prepare(config: Config) -> None:
         there = json.loads(marker.read_text())
         differ = [key for key in identity if there.get(key) != identity[key]]
         if differ:
-            changes = ", ".join(f"{key} {there.get(key)} there, {identity[key]} now" for key in differ)
+            changes = ", ".join(
+                f"{key} {there.get(key)} there, {identity[key]} now" for key in differ
+            )
             raise ValueError(
-                f"--out {config.out} holds a run with {changes}; choose another --out, or add --fresh"
+                f"--out {config.out} holds a run with {changes}; "
+                "choose another --out, or add --fresh"
             )
     config.path("figures").mkdir(parents=True, exist_ok=True)
     for left in config.path("units").glob("*.partial"):
@@ -381,11 +390,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def demonstrate(config: Config, units: Units) -> None:
-    """Pretraining, readiness, every method, the audit; then the report, the figures and the claims."""
+    """Pretraining, readiness, every method, the audit; then the report, figures and claims."""
     started = time.perf_counter()
     world = SumGame(config.max_terms)
     answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)
-    print(f"World: {len(world.prompts)} prompts such as 12=, with {answers:,} right answers in all.")
+    print(
+        f"World: {len(world.prompts)} prompts such as 12=, with {answers:,} right answers in all."
+    )
 
     print(f"\n1. Pretraining on a clean and a narrow corpus, {config.pretrain_steps} steps each")
     corpora = ("clean", "narrow")
@@ -393,7 +404,10 @@ def demonstrate(config: Config, units: Units) -> None:
     entries = [entry for run in runs for entry in run["entries"]]
     start = starting_point(entries)
 
-    print(f"\n2. What RL gains at each checkpoint, 3. every method from clean step {start}, 4. the audit")
+    print(
+        f"\n2. What RL gains at each checkpoint, 3. every method from clean step {start}, "
+        "4. the audit"
+    )
     methods = [(config, f"method {m}", method_unit, start, m) for m in METHODS]
     results = units.run(methods + [(config, "audit", audit_unit)] + gain_units(config, entries))
     board = [result["row"] for result in results[: len(METHODS)]]
@@ -455,7 +469,8 @@ def claims(report: dict) -> list[dict]:
     claim("C2", "E[costate] = ∇V, relative error", worst("unbiased"), "≤", EXACT)
     claim("C3", "group mean shrinks it by 1 − 1/G, error", worst("own_mean"), "≤", EXACT)
     claim("C3", "leave-one-out leaves it, error", worst("leave_one_out"), "≤", EXACT)
-    claim("C3", "the std does not turn a prompt's costate, 1 − cosine", worst("std_turn"), "≤", EXACT)
+    turn = worst("std_turn")
+    claim("C3", "the std does not turn a prompt's costate, 1 − cosine", turn, "≤", EXACT)
     claim("C4", "own logit + attention = product rule, error", worst("product_rule"), "≤", EXACT)
     above = max(abs(row["attention_share"]) for row in states if row["layer"] == last)
     claim("C4", "control: no share of attention above the blocks", above, "≤", 0.0)
@@ -470,7 +485,8 @@ def claims(report: dict) -> list[dict]:
     claim("C6", "readiness ranks real gains, both corpora", rank, "≥", RANK_AT_LEAST)
     lead = rank - pooled["p(1 − p)"]["rank"]
     claim("C6", "and better than the parabola p(1 − p), by", lead, "≥", 0.0)
-    claim("C6", "its pick's share of the best gain, clean", clean["readiness"]["pick"], "≥", PICK_AT_LEAST)
+    pick = clean["readiness"]["pick"]
+    claim("C6", "its pick's share of the best gain, clean", pick, "≥", PICK_AT_LEAST)
     final = {row["method"]: row["success"] for row in report["leaderboard"]}
     claim("C7", f"GRPO from success ≤ {START_AT_MOST} reaches", final["GRPO"], "≥", GRPO_REACHES)
     with_critic = final.pop("PPO with critic")
@@ -504,11 +520,15 @@ def tell(report: dict) -> None:
     """The tables and the verdicts, in the terminal."""
     columns = {"corpus": "", "step": "d", "loss": ".3f", "success": ".3f", "pass_at_k": ".3f"}
     columns |= {"signal": ".3f", "headroom": ".3f", "readiness": ".3f", "reward_std": ".3f"}
-    print("\nAt each checkpoint; gain is that of a short GRPO run, more_pretraining of as many steps")
+    print(
+        "\nAt each checkpoint; gain is that of a short GRPO run, more_pretraining of as many steps"
+    )
     print(table(report["readiness"], columns | {"gain": "+.3f", "more_pretraining": "+.3f"}))
     print("\nRank correlation with the gain, and the pick's share of the best gain")
     print(ranking_table(report["rank_correlation"]))
-    print("\nLeaderboard, best first; distinct: right answers per prompt that 64 samples would show")
+    print(
+        "\nLeaderboard, best first; distinct: right answers per prompt that 64 samples would show"
+    )
     print(leaderboard_table(report["leaderboard"]))
     print("\n" + claims_table(report["claims"]))
 
@@ -523,17 +543,21 @@ def ranking_table(ranks: dict) -> str:
 
 
 def leaderboard_table(board: list[dict]) -> str:
-    """The methods by final success, their distance to the oracle, and a line on what it supports."""
+    """The methods by final success, distance to the oracle, and a line on what it supports."""
     oracle = next(row["success"] for row in board if row["method"] == "oracle")
     rows = [
         {"entropy": math.nan, "clip_fraction": math.nan, "value_error": math.nan}
         | row | {"to_oracle": row["success"] - oracle}
         for row in sorted(board, key=lambda row: -row["success"])
     ]  # fmt: skip
-    columns = {"method": "", "success": ".3f", "to_oracle": "+.3f", "samples": "d", "seconds": ".1f"}
-    columns |= {"distinct": ".1f", "entropy": ".2f", "clip_fraction": ".3f", "value_error": ".3f"}
+    columns = {
+        "method": "", "success": ".3f", "to_oracle": "+.3f", "samples": "d", "seconds": ".1f",
+        "distinct": ".1f", "entropy": ".2f", "clip_fraction": ".3f", "value_error": ".3f",
+    }  # fmt: skip
     spread = rows[0]["success"] - rows[-1]["success"]
-    words = f"One RL seed: an order within {spread:.3f} is no verdict; `--study` has the seeds for one."
+    words = (
+        f"One RL seed: an order within {spread:.3f} is no verdict; `--study` has the seeds for one."
+    )
     return table(rows, columns) + "\n" + words
 
 

@@ -1,8 +1,8 @@
-"""The audit: claims about costates (C1 to C5), measured on trained checkpoints beside the exact answer.
+"""The audit: claims about costates (C1 to C5) measured on trained checkpoints beside exact answers.
 
-Every number is a plain float, in float64 and by enumeration, unless it is called a sample. The world
-has two terms, so that all 22,621 completions of a prompt can be summed. `train.py` puts the results
-beside thresholds; the lessons and figures read them.
+Every number is a plain float, in float64 and by enumeration, unless it is called a sample. The
+world has two terms, so that all 22,621 completions of a prompt can be summed. `train.py` puts the
+results beside thresholds; the lessons and figures read them.
 """
 
 import copy
@@ -32,11 +32,12 @@ def relative_error(estimate: Tensor, truth: Tensor) -> float:
 def identities(
     policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, layer: int
 ) -> dict[str, float]:
-    """Every exact claim about one state, as a deviation that should be 0 or a ratio that should be ≥ 1.
+    """Each exact claim on one state, as a deviation that should be 0 or a ratio that should be ≥ 1.
 
     Deviations: `unbiased` (C2), `own_mean`, `leave_one_out`, `std_turn` (C3), `product_rule` (C4),
-    `martingale`, `gap` (C5). Ratios to the exact error: `collision`, `entropy`; `attention_bound` is
-    the bound of C5b over the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖², `signal` ‖∇V‖².
+    `martingale`, `gap` (C5). Ratios to the exact error: `collision`, `entropy`; `attention_bound`
+    is the bound of C5b over the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖², `signal`
+    ‖∇V‖².
     """
     here = len(prompt) + len(prefix) - 1
     rollout, p = outcomes(policy, env, prompt, prefix)
@@ -58,13 +59,14 @@ def identities(
     nxt = rollout.completions[:, len(prefix)]
     action_values = torch.zeros_like(pi).index_add(0, nxt, p * rewards) / pi
     bias, bounds = own_logit_bias(action_values, pi, jacobian[0])
+    terms = martingale_terms(rollout, p, costates, len(prefix))
     return {
         "unbiased": relative_error(p @ costates, truth),
         "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),
         "leave_one_out": relative_error(grouped("leave-one-out", "none"), truth),
         "std_turn": 1 - alignment(grouped("mean", "std"), truth)[0].item(),
         "product_rule": relative_error(own, -bias),
-        "martingale": abs(martingale_terms(rollout, p, costates, len(prefix)).sum().item() / error - 1),
+        "martingale": abs(terms.sum().item() / error - 1),
         "gap": abs(bound["gap"] / error - 1),
         "collision": bound["collision"] / error,
         "entropy": bound["entropy"] / error,
@@ -78,10 +80,10 @@ def identities(
 def sample_curve(
     policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
 ) -> list[dict[str, float]]:
-    """Samples: cosine and relative error of a mean of n costates at the prompt's end, n = 1, 4, … 1024.
+    """Samples: cosine and relative error of a mean of n costates at the prompt's end.
 
-    Each is a root mean square (the cosine a mean) over 64 means, 16 for the largest n; b = ½.
-    `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
+    Each is a root mean square (the cosine a mean) over 64 means, 16 for the largest n; b = ½ and
+    n = 1, 4, … 1024. `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
     """
     truth = value_gradient(policy, env, prompt, prompt[:0], layer)
     exact = error_bound(policy, env, prompt, layer)["gap"]
@@ -103,8 +105,8 @@ def hardening(
 ) -> dict[str, list[dict[str, float]]]:
     """Error and signal while a policy's entropy falls, in two ways.
 
-    "cooling" multiplies the read-out, so that J = ∂z/∂δ grows as the entropy falls. "shifting" adds a
-    constant to the logit of the stop (through the final norm's bias), which leaves J as it is.
+    "cooling" multiplies the read-out, so that J = ∂z/∂δ grows as the entropy falls. "shifting" adds
+    a constant to the logit of the stop (through the final norm's bias), which leaves J as it is.
     """
     head = policy.head.weight.detach()
     push = torch.linalg.pinv(head)[:, env.eos]  # head @ push is about one-hot
@@ -120,7 +122,7 @@ def hardening(
             bound = error_bound(harder, env, prompt, layer, prefix)
             _, p = outcomes(harder, env, prompt, prefix)
             truth = value_gradient(harder, env, prompt, prefix, layer)
-            row = {"strength": strength, "nats": -(p * p.clamp(min=1e-300).log()).sum().item()}
+            row = {"strength": strength, "nats": torch.special.entr(p).sum().item()}
             rows.append(row | {"error": bound["gap"], "signal": truth.square().sum().item()})
     return result
 
@@ -143,8 +145,8 @@ def audit(
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
     `states`: `identities` at states of two prompts, every layer, and at the last checkpoint's `09=`
-    itself. `along`: error, its bounds, entropy and biased relatives at `09=`, checkpoint by checkpoint.
-    `samples` and `hardening` are of the last checkpoint.
+    itself. `along`: error, its bounds, entropy and biased relatives at `09=`, checkpoint by
+    checkpoint. `samples` and `hardening` are of the last checkpoint.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []
@@ -167,10 +169,11 @@ def audit(
 
 
 def control(generator: torch.Generator) -> dict[str, list]:
-    """Samples of C1's world: costates beside the closed ∇V and the noise-free costate, and variances.
+    """Samples of C1's world: costates beside the closed ∇V and noise-free costate, and variances.
 
-    `scatter`: 20,000 rollouts from each start s; `z` is the deviation of their mean costate from ∇V in
-    standard errors, `noise_free_z` that of the noise-free costate. `variance`: score over pathwise.
+    `scatter`: 20,000 rollouts from each start s; `z` is the deviation of their mean costate from ∇V
+    in standard errors, `noise_free_z` that of the noise-free costate. `variance`: score over
+    pathwise.
     """
     track, n = CosineTrack(20, -0.2, 0.5), 20_000
     scatter, variance = [], []

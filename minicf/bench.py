@@ -1,9 +1,10 @@
 """How long a GRPO step takes and where the time goes: python -m minicf.bench
 
-One step samples 32 × 8 completions, scores them and makes one update. Times are medians over repeats
-with the spread of the middle half. No step is faster than its matrix products: `products` is the time
-of these alone, run again one after the other at their own shapes, and `share` how much of the step
-that is. `peak` is the share if they ran at the rate of one large product, which small ones never do.
+One step samples 32 × 8 completions, scores them and makes one update. Times are medians over
+repeats with the spread of the middle half. No step is faster than its matrix products: `products`
+is the time of these alone, run again one after the other at their own shapes, and `share` how much
+of the step that is. `peak` is the share if they ran at the rate of one large product, which small
+ones never do.
 """
 
 import statistics
@@ -24,7 +25,7 @@ PROMPTS = 32
 
 
 def milliseconds(function: Callable[[], object], repeats: int = 21) -> tuple[float, float]:
-    """Median time of a call, and the spread between the first and third quartile, after a warm-up."""
+    """Median time of a call, and the spread between first and third quartile, after a warm-up."""
     function()
     times = []
     for _ in range(repeats):
@@ -96,7 +97,8 @@ def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[
 def main() -> None:
     """Print the split of one step, and its growth with group size, width and horizon."""
     rate = matmul_rate()
-    print(f"{torch.get_num_threads()} threads, {rate / 1e6:.0f} GFLOP/s on a product of 1024 × 1024")
+    threads = torch.get_num_threads()
+    print(f"{threads} threads, {rate / 1e6:.0f} GFLOP/s on a product of 1024 × 1024")
     base = measure()
     for name in ("sampling", "scoring", "update", "step"):
         print(f"{name:9}{base[name]:8.1f} ms  ± {base[f'{name} spread'] / 2:.1f}")

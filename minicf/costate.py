@@ -1,15 +1,16 @@
 """Costates: what backpropagation of the actor's own surrogate leaves on the residual stream.
 
-The surrogate of a completion y with advantage A is Σ_t A·log π(y_t | …). Its derivative with respect to
-a nudge δ_j of the residual stream at the position that predicts token j is the empirical costate
+The surrogate of a completion y with advantage A is Σ_t A·log π(y_t | …). Its derivative with
+respect to a nudge δ_j of the residual stream at the position that predicts token j is the empirical
+costate
 
     λ̂_j = ∂/∂δ_j Σ_{t≥j} A·log π(y_t | …),        E[λ̂_j | s_j] = ∇_{δ_j} V(s_j)  exactly,
 
 at every layer and position, for the plain sum over live tokens and an A whose baseline does not see
 what follows s_j. Proof: V(s_j) = Σ_y π(y | s_j) r(y), ∇π = π ∇log π, and E[∇log π] = 0 removes the
-baseline. It is the policy-gradient theorem read at an activation (arXiv:2605.21654). λ̂ is the adjoint
-of a surrogate, a score-function estimator; control.py has the pathwise adjoint of a return. They are
-different random variables whose conditional means are both value gradients.
+baseline. It is the policy-gradient theorem read at an activation (arXiv:2605.21654). λ̂ is the
+adjoint of a surrogate, a score-function estimator; control.py has the pathwise adjoint of a return.
+They are different random variables whose conditional means are both value gradients.
 
 Left out on purpose: ratios, clips and KL terms; each of them bends λ̂ away from ∇V.
 """
@@ -73,7 +74,7 @@ def _surrogate_terms(
 def _nudged_logits(
     policy: GPT, prompts: Tensor, completions: Tensor, layer: int
 ) -> tuple[Tensor, Tensor]:
-    """A nudge of zeros for each row and position (B, P+T−1, D), and the logits (B, T, V) behind it."""
+    """A nudge of zeros for each row and position (B, P+T−1, D), and logits (B, T, V) behind it."""
     length = prompts.size(1) + completions.size(1) - 1
     weight = policy.token_embedding.weight
     delta = weight.new_zeros(len(prompts), length, weight.size(1)).requires_grad_()
@@ -83,7 +84,7 @@ def _nudged_logits(
 def attention_share(attention: Tensor, gradient: Tensor) -> Tensor:
     """⟨attention, ∇V⟩ / ‖∇V‖² of vectors (…, D): the share of ∇V that came by attention (…).
 
-    With the own-logit share it sums to 1; it can leave [0, 1], where the two parts oppose each other.
+    With the own-logit share it sums to 1; it can leave [0, 1], where the parts oppose each other.
     """
     return (attention * gradient).sum(-1) / gradient.square().sum(-1)
 
@@ -121,10 +122,11 @@ def martingale_terms(
 ) -> Tensor:
     """E‖λ̂ − ∇V‖² as a sum of sampling gaps, one term per token: (T,), zero before `start`.
 
-    rollout and probabilities are those of `exact.outcomes` from a state with `start` tokens; costates
-    (M, D) are of its rows. With W_t(v) = E[λ̂ | s_t, y_t = v], term t is the mean over s_t of
-    ½ Σ_{u,v} π_u π_v ‖W_t(u) − W_t(v)‖². Proof: E[λ̂ | s_t] is a martingale from ∇V to λ̂, its steps
-    M_t = W_t(y_t) − Σ_v π_v W_t(v) are uncorrelated, and the mean square of a step is that variance.
+    rollout and probabilities are those of `exact.outcomes` from a state with `start` tokens;
+    costates (M, D) are of its rows. With W_t(v) = E[λ̂ | s_t, y_t = v], term t is the mean over s_t
+    of ½ Σ_{u,v} π_u π_v ‖W_t(u) − W_t(v)‖². Proof: E[λ̂ | s_t] is a martingale from ∇V to λ̂, its
+    steps M_t = W_t(y_t) − Σ_v π_v W_t(v) are uncorrelated, and the mean square of a step is that
+    variance.
     """
     terms = []
     for t in range(rollout.mask.size(1)):
@@ -166,7 +168,8 @@ def state_jacobians(
     depth = torch.arange(j, T).repeat_interleave(torch.tensor([len(each) for each in states]))
     states = torch.cat(states)  # (S, T)
     delta, logits = _nudged_logits(policy, prompt.expand(len(states), -1), states, layer)
-    chosen = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])  # tokens between s_j and s_t
+    # The tokens between s_j and s_t.
+    chosen = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])
     reached = token_logprobs(logits, states).masked_fill(~chosen, 0.0).sum(1).exp()
     logits = logits[torch.arange(len(states)), depth]  # (S, V), of the token that is next
     rows = [
@@ -196,7 +199,8 @@ def error_bound(
 ) -> dict[str, float]:
     """E‖λ̂ − ∇V‖² at the state's last token, for A = reward − baseline and rewards 0 or 1.
 
-    A² ≤ c = max(baseline, 1 − baseline)², and the scores J_tᵀ(e_y − π) are martingale differences, so
+    A² ≤ c = max(baseline, 1 − baseline)², and the scores J_tᵀ(e_y − π) are martingale differences,
+    so
 
         E‖λ̂ − ∇V‖² ≤ c·Σ_t E[κ_t(1 − Σπ²)] − ‖∇V‖²       "gap", equal for baseline ½
                     ≤ c·Σ_t E[κ_t(1 − e^{−H})] − ‖∇V‖²     "collision"
@@ -211,7 +215,7 @@ def error_bound(
     reached, logits, jacobian = state_jacobians(policy, env, prompt, layer, prefix)
     gap, H = mean_square_gap(logits), token_entropy(logits)
     kappa = spread(logits.softmax(-1), jacobian) / gap.clamp(min=1e-300)  # 0 where nothing is drawn
-    weights = {"gap": gap, "collision": 1 - torch.exp(-H), "entropy": H}
+    weights = {"gap": gap, "collision": -torch.expm1(-H), "entropy": H}
     sums = {name: (reached * kappa * weight).sum().item() for name, weight in weights.items()}
     signal = value_gradient(policy, env, prompt, prefix, layer).square().sum().item()
     c = max(baseline, 1 - baseline) ** 2
@@ -221,7 +225,7 @@ def error_bound(
 def fisher_estimate(
     policy: GPT, rollout: Rollout, layer: int, generator: torch.Generator
 ) -> Tensor:
-    """Unbiased estimate of Σ_{t≥j} κ_t(1 − Σπ_t²) at every position, in one backward pass: (B, P+T−1).
+    """Unbiased estimate of Σ_{t≥j} κ_t(1 − Σπ_t²) per position, in one backward pass: (B, P+T−1).
 
     At each live position two tokens u_t, v_t are drawn afresh from π_t; the estimate is
     ½‖∇_δ Σ_t (z_t[u_t] − z_t[v_t])‖². Differences of different positions are uncorrelated.
@@ -250,7 +254,8 @@ def own_logit_bias(
     bias = -(probabilities * action_values) @ (jacobian - mean)
     logits = probabilities.log()
     variance = probabilities @ (action_values - probabilities @ action_values).square()
-    reach = 0.5 * (action_values.max() - action_values.min()) * torch.cdist(jacobian, jacobian).max()
+    width = action_values.max() - action_values.min()
+    reach = 0.5 * width * torch.cdist(jacobian, jacobian).max()
     return bias, {
         "cauchy": (variance * spread(probabilities, jacobian)).sqrt().item(),
         "gap": (reach * mean_square_gap(logits)).item(),
@@ -270,11 +275,12 @@ def relaxed_costates(
     samples: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Biased: pathwise costates (samples, D) at the prompt's last token, tokens taken as continuous.
+    """Biased: pathwise costates (samples, D) at a prompt's last token, tokens taken as continuous.
 
     The reward is extended to Σ_solutions Π_t ỹ_t[solution_t]. "straight-through": ỹ is the sample,
-    differentiated as if it were π, and fed back so. "hard inputs": the same, but the token fed back is
-    a constant. "soft rollout": ỹ is π itself, and the mean embedding is fed back; nothing is sampled.
+    differentiated as if it were π, and fed back so. "hard inputs": the same, but the token fed back
+    is a constant. "soft rollout": ỹ is π itself, and the mean embedding is fed back; nothing is
+    sampled.
     """
     if relaxation not in RELAXATIONS:
         raise ValueError(f"relaxation must be one of {', '.join(RELAXATIONS)}, not {relaxation!r}")

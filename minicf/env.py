@@ -22,8 +22,8 @@ MAX_SOLUTIONS = 200_000  # what one forward pass can hold; 111,110 with five ter
 class SumGame:
     """The environment. `vocab` is a string, a token is an index into it; tensors live on the CPU.
 
-    Attributes: `vocab`, `eos` (the token of the full stop), `prompts` (N, P) for the targets 0, 1, …,
-    9·max_terms, `prompt_length` P and `completion_length` T, the longest sum with its stop.
+    Attributes: `vocab`, `eos` (the token of the full stop), `prompts` (N, P) for the targets 0, 1,
+    …, 9·max_terms, `prompt_length` P and `completion_length` T, the longest sum with its stop.
     """
 
     vocab = "0123456789+=."
@@ -79,8 +79,8 @@ class SumGame:
     ) -> tuple[Tensor, Tensor]:
         """Draw sums for pretraining: prompts (batch_size, P) and completions (batch_size, T).
 
-        The number of terms is uniform, then each digit is. A share `wrong` of the sums gets a target
-        drawn anew, so that most of those are false. `max_target` keeps only sums up to it.
+        The number of terms is uniform, then each digit is. A share `wrong` of the sums gets a
+        target drawn anew, so that most of those are false. `max_target` keeps only sums up to it.
         """
         limit = self.largest_target if max_target is None else max_target
         if batch_size < 1:
@@ -104,10 +104,11 @@ class SumGame:
     def solutions(self, prompt: Tensor) -> Tensor:
         """Every rewarded completion of one prompt (P,): (K, T), filled up with stops."""
         text = self.decode(prompt)
-        if not (text[:-1].isdigit() and text.endswith("=") and int(text[:-1]) <= self.largest_target):
+        number = text[:-1]
+        if not (number.isdigit() and text.endswith("=") and int(number) <= self.largest_target):
             known = f"{self.decode(self.prompts[0])!r} to {self.decode(self.prompts[-1])!r}"
             raise ValueError(f"prompt must be one of {known}, not {text!r}")
-        return self._solutions[int(text[:-1])]
+        return self._solutions[int(number)]
 
     @cached_property
     def _solutions(self) -> list[Tensor]:

@@ -3,8 +3,9 @@
     V(prompt) = Σ_{right y} π(y | prompt),
 
 one forward pass for every prompt together, and differentiable like any other output of the network:
-the value gradient ∇_δ V is one backward pass. Expectations of other quantities (an entropy, the mean of
-an estimator) need every completion, right or wrong, which two terms allow (22,621) and three do not.
+the value gradient ∇_δ V is one backward pass. Expectations of other quantities (an entropy, the
+mean of an estimator) need every completion, right or wrong, which two terms allow (22,621) and
+three do not.
 """
 
 import math
@@ -25,8 +26,8 @@ MAX_COMPLETIONS = 100_000
 def completions(env: SumGame) -> Tensor:
     """Every completion of the world, right or wrong, stopped or cut off at the horizon: (M, T).
 
-    The stop absorbs: what follows it is filled up with stops and counted once. Raises ValueError, with
-    the count, for a world that is too large.
+    The stop absorbs: what follows it is filled up with stops and counted once. Raises ValueError,
+    with the count, for a world that is too large.
     """
     size, T = len(env.vocab), env.completion_length
     count = sum((size - 1) ** t for t in range(T + 1))  # stopped after t tokens, or cut off at T
@@ -71,8 +72,8 @@ def success(
 ) -> Tensor:
     """Exact success probability of each of prompts (N, P), by default all of the world's: (N,).
 
-    Differentiable in the policy's parameters and in `nudge`, whose vectors broadcast to (N, P+T−1, D):
-    a nudge of prompt q is felt by every completion of prompt q, at its position.
+    Differentiable in the policy's parameters and in `nudge`, whose vectors broadcast to (N, P+T−1,
+    D): a nudge of prompt q is felt by every completion of prompt q, at its position.
     """
     probabilities, rows = solution_probabilities(policy, env, prompts, nudge)
     count = len(env.prompts if prompts is None else prompts)
@@ -81,7 +82,7 @@ def success(
 
 @torch.no_grad()
 def distinct_solutions(policy: GPT, env: SumGame, samples: int = 64) -> Tensor:
-    """Exact expected number of different right answers in `samples` draws, for every prompt: (N,)."""
+    """Exact expected number of different right answers in `samples` draws, per prompt: (N,)."""
     probabilities, rows = solution_probabilities(policy, env)
     seen = 1 - (1 - probabilities) ** samples
     return seen.new_zeros(len(env.prompts)).index_add(0, rows, seen)
@@ -98,7 +99,7 @@ def prefix_values(policy: GPT, env: SumGame, prompts: Tensor, completions: Tenso
         solutions = env.solutions(prompt.cpu()).to(completions.device)  # (K, T)
         logprobs = completion_logprobs(policy, prompt[None], solutions, len(solutions))
         live = completion_mask(solutions, env.eos)
-        onward = logprobs.masked_fill(~live, 0.0).flip(1).cumsum(1).flip(1)  # from token t to the end
+        onward = logprobs.masked_fill(~live, 0.0).flip(1).cumsum(1).flip(1)  # from token t on
         same = (completions[rows, None] == solutions).long().cumprod(-1)  # (b, K, T)
         shares = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)  # before token t
         values[rows] = (shares * onward.exp()).sum(1).to(values.dtype)
@@ -113,10 +114,11 @@ def value_gradient(
     layer: int,
     position: int | None = None,
 ) -> Tensor:
-    """∇_δ V(s) of the state s = prompt (P,) and prefix (j,), in reward per unit of the stream: (D,).
+    """∇_δ V(s) of state s = prompt (P,) and prefix (j,), in reward per unit of the stream: (D,).
 
-    δ is added entering block `layer` at `position` of the sequence, by default the state's last token,
-    and stays for all that follows. Raises ValueError for a prefix that has stopped or is too long.
+    δ is added entering block `layer` at `position` of the sequence, by default the state's last
+    token, and stays for all that follows. Raises ValueError for a prefix that has stopped or is too
+    long.
     """
     _check_prefix(env, prefix)
     j, last = len(prefix), len(prompt) + len(prefix) - 1
@@ -149,8 +151,8 @@ def outcomes(
 ) -> tuple[Rollout, Tensor]:
     """Every completion of prompt (P,) that continues `prefix`, as one Rollout of M rows.
 
-    Returns it with the rows' probabilities (M,) given the state; they sum to 1, so that the exact mean
-    of any estimator is `probabilities @ estimates`. The probabilities carry no gradient.
+    Returns it with the rows' probabilities (M,) given the state; they sum to 1, so that the exact
+    mean of any estimator is `probabilities @ estimates`. The probabilities carry no gradient.
     """
     device = next(policy.parameters()).device
     prefix = prompt[:0] if prefix is None else prefix
@@ -168,14 +170,16 @@ def outcomes(
 def entropy(policy: GPT, env: SumGame, prompts: Tensor | None = None) -> Tensor:
     """Exact entropy (nats) of the policy over whole completions of prompts (N, P): (N,)."""
     prompts = env.prompts if prompts is None else prompts
-    return torch.stack([-(p * p.log()).sum() for p in (outcomes(policy, env, q)[1] for q in prompts)])
+    return torch.stack([torch.special.entr(outcomes(policy, env, q)[1]).sum() for q in prompts])
 
 
 def kl(policy: GPT, reference: GPT, env: SumGame, prompts: Tensor | None = None) -> Tensor:
     """Exact KL(policy‖reference) in nats over whole completions of prompts (N, P): (N,)."""
     prompts = env.prompts if prompts is None else prompts
     pairs = [[outcomes(each, env, q)[1] for each in (policy, reference)] for q in prompts]
-    return torch.stack([(p * (p.log() - q.log())).sum() for p, q in pairs])
+    return torch.stack(
+        [(torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum() for p, q in pairs]
+    )
 
 
 def expected_advantages(

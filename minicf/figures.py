@@ -1,7 +1,7 @@
 """Every figure of the project: data in, matplotlib figure out. Nothing here computes a result.
 
-Titles state what was found, in numbers from the data. Colours are those of Okabe and Ito (2008), which
-colour-blind readers can tell apart; a line is labelled where it ends rather than in a legend.
+Titles state what was found, in numbers from the data. Colours are those of Okabe and Ito (2008),
+which colour-blind readers can tell apart; a line is labelled where it ends rather than in a legend.
 """
 
 from matplotlib.axes import Axes
@@ -31,7 +31,8 @@ def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> 
         f"Pretraining reaches {pretraining[-1]['success']:.2f}",
         f"GRPO from step {start} goes from {before:.2f} to {after:.2f}",
     )
-    left.plot([e["step"] for e in pretraining], [e["success"] for e in pretraining], "o-", color=BLUE)
+    steps = [e["step"] for e in pretraining]
+    left.plot(steps, [e["success"] for e in pretraining], "o-", color=BLUE)
     left.plot(start, before, "o", color=RED, markersize=10, fillstyle="none")
     left.annotate(
         "RL starts here", (start, before), (10, -14), textcoords="offset points", color=RED
@@ -45,7 +46,8 @@ def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> 
 ROADMAP = (
     ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO's clip"), ("04", "GRPO"),
     ("05", "backprop is\nan adjoint"), ("06", "costates in\na transformer"),
-    ("07", "when a costate\nis wrong"), ("08", "when should\nRL start?"), ("09", "critic or\nno critic"),
+    ("07", "when a costate\nis wrong"), ("08", "when should\nRL start?"),
+    ("09", "critic or\nno critic"),
 )  # fmt: skip
 
 
@@ -65,7 +67,8 @@ def roadmap(current: int) -> Figure:
             text = f"{number}\n{title}"
             ink = "white" if here else "black"
             axis.text(i + 0.5, 0.4, text, ha="center", va="center", color=ink, fontsize=8.5)
-    axis.annotate("you are here", (current - 0.5, 0), (current - 0.5, -0.3), ha="center", fontsize=9)
+    place = current - 0.5
+    axis.annotate("you are here", (place, 0), (place, -0.3), ha="center", fontsize=9)
     axis.set(xlim=(0, 9), ylim=(-0.35, 1.3))
     axis.axis("off")
     return figure
@@ -133,7 +136,9 @@ def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
         right.plot(steps, [e[name] for e in curve], color=color, linewidth=2)
         at = next((e for e in curve if e[name] > height), curve[-1])
         label = f"pass@{k}" if name == "pass_at_k" else "exact success (pass@1)"
-        right.annotate(label, (at["step"], at[name]), (9, -7), textcoords="offset points", color=color)
+        right.annotate(
+            label, (at["step"], at[name]), (9, -7), textcoords="offset points", color=color
+        )
     right.set(xlabel="pretraining step", ylabel="mean over prompts", ylim=(0, 1.03))
     for axis in (left, right):
         axis.axvline(late["step"], color=ORANGE, linewidth=1)
@@ -191,7 +196,7 @@ CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
 
 
 def readiness(entries: list[dict]) -> Figure:
-    """Predicted against real gain, and both along pretraining, from `readiness.ranking`'s entries."""
+    """Predicted against real gain, and both along pretraining, of `readiness.ranking`'s entries."""
     best = max(entries, key=lambda e: e["readiness"])
     figure, (left, middle, right) = _panels(
         "Where readiness is high, RL gains",
@@ -242,7 +247,7 @@ def leaderboard(board: list[dict]) -> Figure:
 
 
 def control(result: dict) -> Figure:
-    """C1: costates around the closed ∇V with the noise-free one beside, and both variance regimes."""
+    """C1: costates around the closed ∇V, the noise-free one beside, and both variance regimes."""
     rows, regimes = result["scatter"], result["variance"]
     figure, (left, right) = _panels(
         "Noisy costates average to ∇V; the noise-free one does not", "Each estimator has its regime"
@@ -287,7 +292,8 @@ def attention(states: list[dict]) -> Figure:
     layers = sorted({row["layer"] for row in states})
     whole = [r for r in states if r["step"] == last and r["prefix"]]
     names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in whole))
-    figure, (axis,) = _panels("Attention carries credit below the last block, none above it", width=6)
+    title = "Attention carries credit below the last block, none above it"
+    figure, (axis,) = _panels(title, width=6)
     for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
         shares = [r["attention_share"] for r in whole if r["layer"] == layer]
         places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
@@ -305,16 +311,20 @@ def error(along: list[dict]) -> Figure:
     along = sorted(along, key=lambda row: row["step"])
     ratio = max(row["entropy"] / row["error"] for row in along)
     figure, (left, right) = _panels(
-        f"Entropy bounds the error, within a factor of {ratio:.1f}", "Biased relatives of the costate"
+        f"Entropy bounds the error, within a factor of {ratio:.1f}",
+        "Biased relatives of the costate",
     )
     steps = [row["step"] for row in along]
-    lines = (("error", "exact error", "black", "o-"), ("collision", "bound, 1 − exp(−H)", SKY, "--"),
-             ("entropy", "bound, H", BLUE, "--"), ("signal", "‖∇V‖²", GREEN, "o-"))  # fmt: skip
+    lines = (
+        ("error", "exact error", "black", "o-"), ("collision", "bound, 1 − exp(−H)", SKY, "--"),
+        ("entropy", "bound, H", BLUE, "--"), ("signal", "‖∇V‖²", GREEN, "o-"),
+    )  # fmt: skip
     for key, label, color, style in lines:
         left.plot(steps, [row[key] for row in along], style, color=color, label=label)
     left.legend(frameon=False)
     left.set(xlabel="pretraining step", ylabel="E‖λ̂ − ∇V‖² of 09=", yscale="log")
-    for key, color in (("hard inputs", ORANGE), ("soft rollout", RED), ("straight-through", PURPLE)):
+    colors = (("hard inputs", ORANGE), ("soft rollout", RED), ("straight-through", PURPLE))
+    for key, color in colors:
         right.plot(steps, [row[key] for row in along], "o-", color=color, label=key)
     right.legend(frameon=False)
     right.set(xlabel="pretraining step", ylabel="cosine of their mean to ∇V", ylim=(-1.05, 1.05))
@@ -322,7 +332,7 @@ def error(along: list[dict]) -> Figure:
 
 
 def hardening(result: dict[str, list[dict]]) -> Figure:
-    """Entropy, error and signal as a policy hardens, with J bounded (shifting) and not (cooling)."""
+    """Entropy, error and signal as a policy hardens, with J bounded (shifting) or not (cooling)."""
     figure, panels = _panels(
         "Shifted logits: signal and error vanish", "Cooled: the error first grows as entropy falls"
     )
@@ -330,7 +340,8 @@ def hardening(result: dict[str, list[dict]]) -> Figure:
         rows = result[way]
         strength = [row["strength"] for row in rows]
         for key, label, color in (
-            ("nats", "entropy (nats)", GREY), ("error", "E‖λ̂ − ∇V‖²", RED), ("signal", "‖∇V‖²", GREEN)
+            ("nats", "entropy (nats)", GREY), ("error", "E‖λ̂ − ∇V‖²", RED),
+            ("signal", "‖∇V‖²", GREEN),
         ):  # fmt: skip
             axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
         axis.set(yscale="log", xlabel="strength")
@@ -344,7 +355,8 @@ def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Fi
     `shares` has a sampled share for each of `success` (N,), `curves` the exact one along `grid`.
     """
     size, rare = max(shares), int((grid - 0.05).abs().argmin())
-    title = f"At success {grid[rare]:.2f}, {curves[size][rare]:.0%} of groups of {size} carry a signal"
+    share = curves[size][rare]
+    title = f"At success {grid[rare]:.2f}, {share:.0%} of groups of {size} carry a signal"
     figure, (axis,) = _panels(title, width=6.4)
     for G, color in zip(shares, (GREEN, BLUE, ORANGE)):
         axis.plot(grid, curves[G], color=color, linewidth=1.2)
@@ -355,9 +367,9 @@ def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Fi
 
 
 def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
-    """Exact noise of one sample against a constant baseline, per checkpoint, with two baselines marked.
+    """Exact noise of a sample against a constant baseline, per checkpoint, two baselines marked.
 
-    A curve has success, noise (a list over baselines), and at_success and at_best, points (b, noise).
+    A curve has success, noise (a list over baselines), at_success and at_best, points (b, noise).
     """
     last = curves[-1]
     times = last["at_success"][1] / last["noise"][0]
@@ -369,8 +381,11 @@ def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
         axis.plot(*curve["at_best"], "v", color=color, markersize=8)
         end, label = (baselines[-1], curve["noise"][-1]), f"success {curve['success']:.2f}"
         axis.annotate(label, end, (6, -4), textcoords="offset points", color=color)
-    axis.text(0.98, 0.04, "circle: b = success\ntriangle: the best b", transform=axis.transAxes, ha="right")
-    axis.set(xlabel="baseline b, the same for every prompt", ylabel="noise of one sample", yscale="log")
+    marks = "circle: b = success\ntriangle: the best b"
+    axis.text(0.98, 0.04, marks, transform=axis.transAxes, ha="right")
+    axis.set(
+        xlabel="baseline b, the same for every prompt", ylabel="noise of one sample", yscale="log"
+    )
     return figure
 
 
@@ -418,8 +433,9 @@ def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
 def leaderboard_over_seeds(board: list[dict]) -> Figure:
     """Success against samples and seconds, mean over seeds; below, each seed's end and diversity.
 
-    Rows have method, seed, curve (step, success, seconds), samples, success, distinct. The oracle draws
-    nothing and stands at the others' steps. Seconds are the quickest seed's, the least disturbed.
+    Rows have method, seed, curve (step, success, seconds), samples, success, distinct. The oracle
+    draws nothing and stands at the others' steps. Seconds are the quickest seed's, the least
+    disturbed.
     """
     rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
     order = sorted(rows, key=lambda method: sum(row["success"] for row in rows[method]))
@@ -431,11 +447,16 @@ def leaderboard_over_seeds(board: list[dict]) -> Figure:
         success = [sum(e["success"] for e in entries) / len(entries) for entries in at]
         samples = [size * entries[0]["step"] / at[-1][0]["step"] for entries in at]
         axes["samples"].plot(samples, success, **style)
-        axes["seconds"].plot([min(e["seconds"] for e in entries) for entries in at], success, **style)
-    for key, label in (("success", "final success; a dot per seed, a bar at the mean"),
-                       ("distinct", "distinct right answers in 64 samples, at the end")):  # fmt: skip
+        seconds = [min(e["seconds"] for e in entries) for entries in at]
+        axes["seconds"].plot(seconds, success, **style)
+    for key, label in (
+        ("success", "final success; a dot per seed, a bar at the mean"),
+        ("distinct", "distinct right answers in 64 samples, at the end"),
+    ):
         _dots(axes[key], {m: [row[key] for row in rows[m]] for m in order}, label)
-    means = {m: sum(row["success"] for row in rows[m]) / len(rows[m]) for m in order if m != "oracle"}
+    means = {
+        m: sum(row["success"] for row in rows[m]) / len(rows[m]) for m in order if m != "oracle"
+    }
     second, first = list(means)[-2:]
     title = f"{first} ends highest, {means[first] - means[second]:.3f} above {second}"
     axes["samples"].set_title(title, loc="left", fontsize=11)
@@ -447,7 +468,7 @@ def leaderboard_over_seeds(board: list[dict]) -> Figure:
 
 
 def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> Figure:
-    """Cosine to ∇V of a mean of n costates, n in sizes, a curve per token; and the first n with .9."""
+    """Cosine to ∇V of a mean of n costates, n in sizes, a curve per token; the first n with .9."""
     needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
     most, least = max(zip(needed, text)), min(zip(needed, text))
     figure, (left, right) = _panels(
@@ -461,7 +482,9 @@ def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> F
         right.bar(i, n, 0.6, bottom=0.7, color=color)
         right.annotate(n, (i, n + 0.7), (0, 3), textcoords="offset points", ha="center")
     left.axhline(0.9, color=GREY, linewidth=0.6, linestyle="--")
-    left.set(xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03))
+    left.set(
+        xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03)
+    )
     right.set(yscale="log", xlabel="token that carries the nudge", ylabel="n for cosine .9")
     right.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
     for label, color in zip(right.get_xticklabels(), colors):
@@ -470,7 +493,7 @@ def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> F
 
 
 def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
-    """First-order effects of a text's tokens, a row per estimate, the last of which is the truth."""
+    """First-order effects of a text's tokens, a row per estimate; the last is the truth."""
     name, first, truth = next(iter(rows)), next(iter(rows.values())), list(rows.values())[-1]
     wrong = sum(a * b < 0 for a, b in zip(first, truth))
     title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"

@@ -2,9 +2,9 @@
 
 Pre-norm blocks of causal attention and a two-layer perceptron write into the residual stream x; the
 logits are a linear read-out of its normalised end (Vaswani et al. 2017; Radford et al. 2019). Two
-things serve the rest of the package: a key/value cache that carries gradients, so that a prompt runs
-once for a whole group of completions, and `nudge`, a vector added to the residual stream, which makes
-"the derivative with respect to an activation" something that one can ask for.
+things serve the rest of the package: a key/value cache that carries gradients, so that a prompt
+runs once for a whole group of completions, and `nudge`, a vector added to the residual stream,
+which makes "the derivative with respect to an activation" something that one can ask for.
 
 Left out on purpose: dropout (the sampled and the scored distribution must be the same), weight
 tying, and fused attention (the plain form is differentiable twice and reads like the formula).
@@ -23,7 +23,7 @@ Cache = list[tuple[Tensor, Tensor]]  # a layer's keys and values, (B, heads, tok
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes of the transformer. Raises ValueError for a size below 1 or an uneven split by heads."""
+    """Sizes of a transformer. Raises ValueError for a size below 1 or an uneven split by heads."""
 
     vocab_size: int
     context: int  # most tokens of one sequence that can be fed
@@ -58,8 +58,9 @@ class CausalSelfAttention(nn.Module):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, heads, L, all)
         before = k.size(2) - L  # a query sees all of the cache, itself, and nothing after
         hidden = torch.ones(L, k.size(2), dtype=torch.bool, device=x.device).triu(before + 1)
-        scores = scores.masked_fill(hidden, -math.inf).movedim(-1, 0)  # a CPU is ten times faster at
-        weights = scores.softmax(0).movedim(0, -1)  # softmax over the first dimension, if it is short
+        # A CPU is ten times faster at softmax over the first dimension than over a short last one.
+        scores = scores.masked_fill(hidden, -math.inf).movedim(-1, 0)
+        weights = scores.softmax(0).movedim(0, -1)
         return self.out((weights @ v).transpose(1, 2).reshape(B, L, D)), (k, v)
 
 
@@ -82,7 +83,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The transformer. Weights are drawn from `generator`, by default from a new one with seed 0."""
+    """The transformer. Weights are drawn from `generator`, by default a new one with seed 0."""
 
     def __init__(self, config: GPTConfig, generator: torch.Generator | None = None):
         super().__init__()
@@ -109,9 +110,9 @@ class GPT(nn.Module):
         """Logits of the token after each of `tokens`, and the cache that includes them.
 
         tokens (B, L) continue the sequences in `cache`. `nudge` maps a layer to a vector that is
-        broadcast to (B, L, D) and added to the residual stream entering that block, or the final norm
-        for layer n_layer. Returns logits (B, L, V). Raises ValueError when the sequence outgrows the
-        context or a nudge does not fit.
+        broadcast to (B, L, D) and added to the residual stream entering that block, or the final
+        norm for layer n_layer. Returns logits (B, L, V). Raises ValueError when the sequence
+        outgrows the context or a nudge does not fit.
         """
         if tokens.dim() != 2 or tokens.size(1) < 1:
             raise ValueError(f"tokens must be (B, L) with L at least 1, not {tuple(tokens.shape)}")

@@ -21,8 +21,9 @@ def group_advantages(
     """Advantages (B,) of rewards (B,), rows prompt-major, in groups of `group_size` G.
 
     baseline "mean" (of the group), "leave-one-out" (mean of the other G−1) or "none"; scale "std"
-    (of the group, ddof 1) or "none". A group whose rewards are all equal has exactly zero advantage,
-    whatever the rounding, save with neither baseline nor scale, where an advantage is the reward.
+    (of the group, ddof 1) or "none". A group whose rewards are all equal has exactly zero
+    advantage, whatever the rounding, save with neither baseline nor scale, where an advantage is
+    the reward.
     """
     if baseline not in ("mean", "leave-one-out", "none"):
         raise ValueError(f'baseline must be "mean", "leave-one-out" or "none", not {baseline!r}')
@@ -56,11 +57,11 @@ def group_advantages(
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
     """Estimates of KL(policy‖reference) in nats from the policy's own samples, elementwise.
 
-    With d = logprobs − ref_logprobs: k1 = d; k2 = d²/2; k3 = e^{−d} − 1 + d (Schulman 2020). The means
-    of k1 and k3 are the KL. What they do *in a loss* is another matter, because autograd does not see
-    that the samples come from the policy: the mean gradient of k1 is zero, of k2 the gradient of
-    KL(policy‖reference), of k3 that of KL(reference‖policy). Per token these hold at fixed states;
-    they hold for whole completions if whole completions' log-probabilities are given.
+    With d = logprobs − ref_logprobs: k1 = d; k2 = d²/2; k3 = e^{−d} − 1 + d (Schulman 2020). The
+    means of k1 and k3 are the KL. What they do *in a loss* is another matter, because autograd does
+    not see that the samples come from the policy: the mean gradient of k1 is zero, of k2 the
+    gradient of KL(policy‖reference), of k3 that of KL(reference‖policy). Per token these hold at
+    fixed states; they hold for whole completions if whole completions' log-probabilities are given.
     """
     if logprobs.shape != ref_logprobs.shape:
         raise ValueError(

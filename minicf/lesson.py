@@ -29,7 +29,7 @@ def answer(function: Callable, *arguments, **options):
 
 @contextmanager
 def disabled(*functions: Callable):
-    """Within the block these package functions raise, under every name that they were imported by."""
+    """Within the block these package functions raise, under every name they were imported by."""
 
     def refuse(*arguments, **options):
         raise AssertionError("this exercise asks you to write it, not to call the package's own")

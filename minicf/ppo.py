@@ -1,11 +1,13 @@
-"""PPO: the clipped surrogate, generalised advantage estimation, and the critic that one can leave out.
+"""PPO: the clipped surrogate, generalised advantage estimation, and the critic one can leave out.
 
-For token t of completion i, with ratio ρ = π(y)/π_old(y) and advantage A (Schulman et al. 2017, eq. 7):
+For token t of completion i, with ratio ρ = π(y)/π_old(y) and advantage A
+(Schulman et al. 2017, eq. 7):
 
     objective = min(ρ·A, clip(ρ, 1 − low, 1 + high)·A),    loss = −mean of the objective.
 
 The minimum is pessimistic: it removes the incentive to move ρ further out in the direction that A
-favours, and never the incentive to come back. Rewards are in reward units, log-probabilities in nats.
+favours, and never the incentive to come back. Rewards are in reward units, log-probabilities in
+nats.
 
 Left out on purpose: value-function clipping and an entropy bonus.
 """
@@ -24,9 +26,9 @@ from .rollout import completion_logits, group_rows
 def aggregate_tokens(values: Tensor, mask: Tensor, aggregate: str) -> Tensor:
     """One number from per-token values (B, T); those where mask (B, T) is false do not count.
 
-    "token": mean over all live tokens. "sequence": mean over each completion's live tokens, then over
-    completions, so that a token of a long completion weighs less. "constant": sum over live tokens,
-    divided by B·T, so that a token weighs the same however long its completion is.
+    "token": mean over all live tokens. "sequence": mean over each completion's live tokens, then
+    over completions, so that a token of a long completion weighs less. "constant": sum over live
+    tokens, divided by B·T, so that a token weighs the same however long its completion is.
     """
     live = mask.bool()
     values = values.masked_fill(~live, 0.0)
@@ -47,12 +49,13 @@ def clipped_surrogate(
     clip: tuple[float, float] = (0.2, 0.2),
     aggregate: str = "token",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's policy loss (to be minimised) and stats, each a mean over live tokens, without gradient.
+    """PPO's policy loss (to minimise) and stats, each a mean over live tokens, without gradient.
 
-    logprobs, old_logprobs, mask (B, T); advantages (B,) or (B, T); clip = (low, high), each ≥ 0, inf
-    for none. Gradient flows through `logprobs` alone. Stats: `ratio`; `clip_fraction`, the share of
-    tokens where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low with A < 0);
-    `approx_kl`, an estimate of KL(old‖new) in nats per token. Raises ValueError for wrong shapes.
+    logprobs, old_logprobs, mask (B, T); advantages (B,) or (B, T); clip = (low, high), each ≥ 0,
+    inf for none. Gradient flows through `logprobs` alone. Stats: `ratio`; `clip_fraction`, the
+    share of tokens where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low
+    with A < 0); `approx_kl`, an estimate of KL(old‖new) in nats per token. Raises ValueError for
+    wrong shapes.
     """
     if advantages.dim() == 1:
         advantages = advantages.unsqueeze(1).expand(-1, logprobs.size(1))
@@ -101,10 +104,11 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), backwards in time.
 
-    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards (B,) arrive
-    with a completion's last live token; nothing is bootstrapped past it. values (B, T) are those of
-    the states before each token. Returns advantages (B, T), zero after the stop, and the critic's
-    targets, returns = advantages + values. λ = 1 gives return − V, λ = 0 the one-step error.
+    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards (B,)
+    arrive with a completion's last live token; nothing is bootstrapped past it. values (B, T) are
+    those of the states before each token. Returns advantages (B, T), zero after the stop, and the
+    critic's targets, returns = advantages + values. λ = 1 gives return − V, λ = 0 the one-step
+    error.
     """
     if values.shape != mask.shape or rewards.shape != values.shape[:1]:
         raise ValueError(
@@ -128,7 +132,7 @@ def gae(
 
 
 class Critic(nn.Module):
-    """State values in reward units: a copy of the policy's trunk with a read-out that starts at 0."""
+    """State values in reward units: a copy of the policy's trunk with a read-out starting at 0."""
 
     def __init__(self, policy: GPT):
         super().__init__()

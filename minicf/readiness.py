@@ -1,14 +1,15 @@
-"""Readiness: when along pretraining reinforcement learning pays most (arXiv:2605.21654, and claim C6).
+"""Readiness: when along pretraining reinforcement learning pays most (arXiv:2605.21654, claim C6).
 
-    readiness = signal × headroom,    signal = mean over prompts of ‖∇_δ V‖,    headroom = pass@k − pass@1
+    readiness = signal × headroom,
+    signal = mean over prompts of ‖∇_δ V‖,    headroom = pass@k − pass@1
 
-δ is a nudge of the residual stream entering the first block, a separate one for each prompt position.
-The product is the rate of a relaxation model, dV/dt = κ · signal · (headroom left), not a theorem. The
-signal is in the stream's own units: doubling the embeddings and all block outputs halves it and changes
-no V, so that only checkpoints of one architecture can be compared. It fails for long runs, for prompts
-whose gradients oppose each other, and near V = 0 or 1.
+δ is a nudge of the residual stream entering the first block, a separate one for each prompt
+position. The product is the rate of a relaxation model, dV/dt = κ · signal · (headroom left), not a
+theorem. The signal is in the stream's own units: doubling the embeddings and all block outputs
+halves it and changes no V, so that only checkpoints of one architecture can be compared. It fails
+for long runs, for prompts whose gradients oppose each other, and near V = 0 or 1.
 
-For policies too large to enumerate, `pass_at_k` and `sampled_signal` estimate the same from samples.
+For policies too large to enumerate, `pass_at_k` and `sampled_signal` estimate these from samples.
 """
 
 import torch
@@ -33,7 +34,7 @@ def signal(policy: GPT, env: SumGame, prompts: Tensor | None = None) -> Tensor:
 
 
 def headroom(success: Tensor, k: int = 16) -> Tensor:
-    """Mean over prompts of pass@k − pass@1 from exact success (N,): what k draws can reach, a scalar."""
+    """Mean pass@k − pass@1 from exact success (N,) of prompts: what k draws can reach, a scalar."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if not ((success >= -1e-6) & (success <= 1 + 1e-6)).all():
@@ -49,7 +50,7 @@ def readiness(policy: GPT, env: SumGame, k: int = 16) -> Tensor:
 
 
 def measure(policy: GPT, env: SumGame, k: int = 16) -> dict[str, float]:
-    """What a checkpoint is asked, exactly: an entry of `ranking`, save for its loss and its gain."""
+    """What a checkpoint is asked, exactly: an entry of `ranking`, save for its loss and gain."""
     with torch.no_grad():
         p = success(policy, env)
     slope, reach = signal(policy, env).item(), headroom(p, k).item()
@@ -77,8 +78,8 @@ PREDICTORS = {  # of the gain, from an entry: readiness and what might do as wel
 def pass_at_k(correct: Tensor, samples: int, k: int) -> Tensor:
     """Unbiased pass@k from counts: of `samples` n completions, c are correct (N,): (N,).
 
-    1 − C(n − c, k) / C(n, k), the chance that k of the n, drawn without putting back, hold a correct
-    one (Chen et al. 2021, eq. 1). Plugging c/n into 1 − (1 − p)^k instead is biased.
+    1 − C(n − c, k) / C(n, k), the chance that k of the n, drawn without putting back, hold a
+    correct one (Chen et al. 2021, eq. 1). Plugging c/n into 1 − (1 − p)^k instead is biased.
     """
     if not 1 <= k <= samples:
         raise ValueError(f"k must be 1 to {samples}, the number of samples, not {k}")
@@ -93,8 +94,8 @@ def sampled_signal(policy: GPT, rollout: Rollout, baseline: float = 0.5) -> Tens
     """The signal estimated from a rollout of G ≥ 2 completions a prompt: a scalar.
 
     The mean of G costates has ‖mean‖² too large by its own variance, which is subtracted, so that
-    each prompt's squared norm is unbiased; it is cut off at 0 before the root. `baseline` is a constant,
-    since one computed from the group would make its costates dependent.
+    each prompt's squared norm is unbiased; it is cut off at 0 before the root. `baseline` is a
+    constant, since one computed from the group would make its costates dependent.
     """
     G, P = rollout.group_size, rollout.prompts.size(1)
     if G < 2:
@@ -123,7 +124,7 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
 
 
 def pick_share(predictor: Tensor, gain: Tensor) -> float:
-    """The gain (n,) of the checkpoint where `predictor` (n,) is largest, as a share of the best gain."""
+    """The gain (n,) of the checkpoint where `predictor` (n,) is largest, as a share of the best."""
     return (gain[predictor.argmax()] / gain.max()).item()
 
 
@@ -148,9 +149,11 @@ def ranking(entries: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
 def bootstrap_interval(
     values: Tensor, generator: torch.Generator, level: float = 0.95, draws: int = 2000
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values (n,), such as one per seed."""
+    """Percentile bootstrap interval of the mean of independent values (n,), such as one a seed."""
     if values.dim() != 1 or len(values) == 0 or not 0 < level < 1:
-        raise ValueError(f"values must be (n,), level in (0, 1), not {tuple(values.shape)}, {level}")
+        raise ValueError(
+            f"values must be (n,), level in (0, 1), not {tuple(values.shape)}, {level}"
+        )
     rows = torch.randint(len(values), (draws, len(values)), generator=generator)
     means = values.double()[rows].mean(1)
     tail = (1 - level) / 2

@@ -3,8 +3,8 @@
 B = Q·G sequences: Q prompts, G completions each, prompt-major, so that row q·G + g is sample g of
 prompt q. P prompt tokens, T completion tokens. Position P−1+t of a sequence predicts completion
 token t. Sampling is at temperature 1 without top-k, because only then is the scored probability the
-probability of having been sampled. In sampling and in scoring, a prompt runs through the network once
-for its whole group: the cache of its keys and values is shared, and gradients add up in it.
+probability of having been sampled. In sampling and in scoring, a prompt runs through the network
+once for its whole group: the cache of its keys and values is shared, and gradients add up in it.
 """
 
 from dataclasses import dataclass
@@ -53,9 +53,9 @@ def completion_logits(
 ) -> Tensor:
     """Logits (B, T, V) that the policy has for each token of completions (B, T).
 
-    `rows` (B,) names the row of `prompts` that each completion follows, and that row runs through the
-    network once. Without it, completion b follows prompts[b] in one plain pass, which is where a
-    `nudge`, broadcastable to (B, P+T−1, D), can be added.
+    `rows` (B,) names the row of `prompts` that each completion follows, and that row runs through
+    the network once. Without it, completion b follows prompts[b] in one plain pass, which is where
+    a `nudge`, broadcastable to (B, P+T−1, D), can be added.
     """
     if rows is None:
         tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
@@ -66,7 +66,7 @@ def completion_logits(
 
 
 def _shared_prompts(policy: GPT, prompts: Tensor, rows: Tensor) -> tuple[Tensor, Cache]:
-    """Run prompts (Q, P) once; the logits (B, 1, V) after them and the cache, for each of `rows` (B,)."""
+    """Run prompts (Q, P) once; the logits (B, 1, V) after them and the cache, for `rows` (B,)."""
     logits, cache = policy(prompts)
     cache = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in cache]
     return logits[:, -1:].index_select(0, rows), cache
@@ -90,7 +90,9 @@ def completion_logprobs(
             f"{len(prompts) * group_size} completions, not {len(completions)}"
         )
     if nudge and group_size != 1:
-        raise ValueError(f"a nudge needs group_size 1, not {group_size}: a shared prompt has no own")
+        raise ValueError(
+            f"a nudge needs group_size 1, not {group_size}: a shared prompt has no own"
+        )
     rows = group_rows(prompts, group_size) if group_size > 1 else None
     return token_logprobs(completion_logits(policy, prompts, completions, rows, nudge), completions)
 
@@ -101,8 +103,9 @@ def sample(
 ) -> Rollout:
     """Sample `group_size` completions for each of prompts (Q, P) and reward them.
 
-    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities are
-    those of the logits that were drawn from; `completion_logprobs` agrees with them up to rounding.
+    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities
+    are those of the logits that were drawn from; `completion_logprobs` agrees with them up to
+    rounding.
     """
     if prompts.dim() != 2 or len(prompts) == 0:
         raise ValueError(f"prompts must be (Q, P) with Q at least 1, not {tuple(prompts.shape)}")

@@ -4,7 +4,7 @@ A method is a choice of baseline, scale, aggregation and clip, so METHODS is a t
 by line. All of them share one loop, one optimiser and one schedule; the learning rate warms up
 linearly and then decays linearly to zero (`pretrain`: along a cosine to a tenth).
 
-Left out on purpose: an entropy bonus, adaptive KL coefficients, resampling of groups without signal.
+Left out on purpose: an entropy bonus, adaptive KL coefficients, resampling groups without signal.
 """
 
 import copy
@@ -31,8 +31,9 @@ UNCLIPPED = (math.inf, math.inf)
 class Method:
     """How a method turns rewards into a loss.
 
-    baseline: "none", "leave-one-out" or "mean" (of the prompt's group), "batch" (mean of all samples),
-    "critic" (GAE), or "exact": no samples, the enumerated success itself is differentiated.
+    baseline: "none", "leave-one-out" or "mean" (of the prompt's group), "batch" (mean of all
+    samples), "critic" (GAE), or "exact": no samples, the enumerated success itself is
+    differentiated.
     """
 
     source: str
@@ -118,14 +119,15 @@ def improve(
     warmup: int = 10,
     evaluate_every: int = 10,
 ) -> list[dict[str, float]]:
-    """Reinforce the policy in place by one of METHODS; each step samples every prompt group_size times.
+    """Reinforce the policy in place by one of METHODS; a step samples each prompt group_size times.
 
-    Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples` so
-    far, exact `success` (mean over prompts), `seconds` of training, and the means since the entry
-    before of `reward`, `entropy` (nats per completion), `ratio`, `clip_fraction`, `approx_kl`, `kl`
-    and `value_loss`, as far as the method has them. With a critic also `value_error`, its root mean
-    square distance to the exact value of every state of the last rollout. A loss or gradient that is
-    not finite raises FloatingPointError before the policy is changed.
+    Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples`
+    so far, exact `success` (mean over prompts), `seconds` of training, and the means since the
+    entry before of `reward`, `entropy` (nats per completion), `ratio`, `clip_fraction`,
+    `approx_kl`, `kl` and `value_loss`, as far as the method has them. With a critic also
+    `value_error`, its root mean square distance to the exact value of every state of the last
+    rollout. A loss or gradient that is not finite raises FloatingPointError before the policy is
+    changed.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -200,7 +202,8 @@ def _update(
     history = []
     for epoch in range(settings.epochs):
         logprobs = completion_logprobs(policy, prompts, completions, G)
-        if epoch == 0:  # the policy that sampled, by the operations of later epochs: ratio exactly 1
+        # The policy that sampled, by the operations of later epochs: ratio exactly 1.
+        if epoch == 0:
             old_logprobs = logprobs.detach()
         loss, stats = grpo_loss(
             logprobs,

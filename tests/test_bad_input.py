@@ -49,10 +49,16 @@ CASES = [
     (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:2], ONES.long(), 0), "group_size"),
     (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:3], ONES.long(), 2), "not 4"),
     # losses
-    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, clip=(0.2, NAN)), "clip .* at least 0"),
+    (
+        lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, clip=(0.2, NAN)),
+        "clip .* at least 0",
+    ),
     (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, clip=(0.2,)), "clip must be two"),
     (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK, aggregate=""), "aggregate must be"),
-    (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS[:3], MASK), "advantages must have the shape"),
+    (
+        lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS[:3], MASK),
+        "advantages must have the shape",
+    ),
     (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK[:, :2]), "mask must have the shape"),
     (lambda: ppo.clipped_surrogate(ONES[:0], ONES[:0], REWARDS[:0], MASK[:0]), "at least one"),
     (lambda: ppo.gae(REWARDS, ONES[:, :2], MASK), "rewards, values and mask"),
@@ -69,8 +75,14 @@ CASES = [
     (lambda: grpo.grpo_loss(ONES, ONES, REWARDS, MASK, ONES, kl_coef=-1.0), "kl_coef -1.0"),
     # the truth and the costates
     (lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, -1), "layer .* not -1"),
-    (lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, 0, 3), "position .* not 3"),
-    (lambda: exact.outcomes(POLICY, WORLD, WORLD.prompts[0], WORLD.encode("0.")), "leaves no token"),
+    (
+        lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, 0, 3),
+        "position .* not 3",
+    ),
+    (
+        lambda: exact.outcomes(POLICY, WORLD, WORLD.prompts[0], WORLD.encode("0.")),
+        "leaves no token",
+    ),
     (lambda: exact.expected_advantages(1.5, 4), "value .* not 1.5"),
     (lambda: costate.error_bound(POLICY, WORLD, WORLD.prompts[0], 0, baseline=NAN), "baseline"),
     (lambda: control.CosineTrack(0, 0.1, 0.5), "horizon .* not 0"),
@@ -84,8 +96,14 @@ CASES = [
     (lambda: training.pretrain(POLICY, WORLD, 1.5, GENERATOR), "steps .* not 1.5"),
     (lambda: training.pretrain(POLICY, WORLD, 1, GENERATOR, learning_rate=-1.0), "learning_rate"),
     (lambda: training.improve(POLICY, WORLD, "grpo", 1, GENERATOR), "method must be one of"),
-    (lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, learning_rate=NAN), "learning_rate"),
-    (lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, evaluate_every=0), "evaluate_every"),
+    (
+        lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, learning_rate=NAN),
+        "learning_rate",
+    ),
+    (
+        lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, evaluate_every=0),
+        "evaluate_every",
+    ),
 ]
 
 

@@ -20,7 +20,7 @@ G = 4
 
 @pytest.fixture(scope="module")
 def start(trained, env):
-    """Every completion of `09=`, its probability, and its score: the costate per unit of advantage."""
+    """Every completion of `09=`, its probability and score: the costate per unit of advantage."""
     rollout, p = outcomes(trained, env, env.prompts[9])
     scores = empirical_costates(trained, rollout, torch.ones(len(p)), 1)[:, 2]
     exact = value_gradient(trained, env, env.prompts[9], env.encode(""), 1)
@@ -201,7 +201,7 @@ def test_the_std_factor_tends_to_one_over_the_rewards_std():
 
 
 def test_the_group_factor_by_sampled_groups(trained, env, generator):
-    """The binomial shortcut beside 30,000 sampled groups: mean advantage of right and wrong, z < 4."""
+    """Binomial shortcut beside 30,000 sampled groups: mean advantage of right and wrong, z < 4."""
     rollout = sample(trained, env, env.prompts[[9]], 30_000 * G, generator)
     rewards = rollout.rewards.double()
     advantages = group_advantages(rewards, G)
@@ -326,7 +326,8 @@ def test_sampling_gap_and_its_mean_square(generator):
 
 
 def test_spread_is_half_the_mean_squared_distance_of_two_draws(generator):
-    pi, J = torch.rand(5, generator=generator).double(), torch.randn(5, 3, generator=generator).double()
+    pi = torch.rand(5, generator=generator).double()
+    J = torch.randn(5, 3, generator=generator).double()
     pi = pi / pi.sum()
     pairs = sum(
         0.5 * pi[u] * pi[v] * (J[u] - J[v]).square().sum() for u in range(5) for v in range(5)
@@ -361,7 +362,8 @@ def test_dropping_the_own_logit_leaves_the_covariance(policies, env, name):
     bias, bounds = own_logit_bias(Q, pi, jacobian[0])
     torch.testing.assert_close(p @ (whole - own) - truth(policy, env, 9, "", 1), bias)
     size = bias.norm().item()
-    assert 0 < size <= bounds["cauchy"] <= bounds["gap"] * (1 + 1e-9) <= bounds["entropy"] * (1 + 1e-9)
+    slack = 1 + 1e-9
+    assert 0 < size <= bounds["cauchy"] <= bounds["gap"] * slack <= bounds["entropy"] * slack
 
 
 def test_biased_relatives_are_biased(trained, env, generator):
@@ -381,7 +383,8 @@ def test_hard_inputs_against_the_sum_it_stands_for(trained, env, generator):
     prompts = env.prompts[9].expand(len(texts), -1)
     delta = torch.zeros(16, dtype=torch.float64, requires_grad=True)
     last = (torch.arange(6) == 2).double()[:, None]
-    pi = trained(torch.cat([prompts, texts[:, :-1]], 1), nudge={1: last * delta})[0][:, 2:].softmax(-1)
+    tokens = torch.cat([prompts, texts[:, :-1]], 1)
+    pi = trained(tokens, nudge={1: last * delta})[0][:, 2:].softmax(-1)
     p = pi.gather(-1, texts[..., None])[..., 0].prod(1).detach()
     rewards, total = env.reward(prompts, texts).view(13, 13, 13, 13), 0.0
     for t in range(4):  # the rewards of the 13 texts that differ in token t only

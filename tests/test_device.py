@@ -1,7 +1,7 @@
 """No tensor is made on the default device by accident.
 
-Everything stands on the CPU, as it would on a GPU, while the default device is `meta`, which holds no
-data: a tensor made without naming its device ends there, and meeting another one raises.
+Everything stands on the CPU, as it would on a GPU, while the default device is `meta`, which holds
+no data: a tensor made without naming its device ends there, and meeting another one raises.
 """
 
 import copy

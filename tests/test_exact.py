@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def test_success_against_the_sum_over_every_completion(policy, env):
 
 
 def test_success_against_sampling(policy, env, generator):
-    """A policy of middling success, 20,000 samples a prompt; z below 4 for each of three prompts."""
+    """A policy of middling success, 20,000 samples a prompt; z below 4 for each of 3 prompts."""
     policy = make_policy(env, seed=3, spread=0.1)
     n, prompts = 20_000, env.prompts[[5, 9, 12]]
     rewards = sample(policy, env, prompts, n, generator).rewards.view(3, n).double()
@@ -63,7 +64,8 @@ def test_distinct_solutions_against_sampling(trained, env, generator):
 
 
 def test_success_of_some_prompts_is_that_of_all(policy, env):
-    torch.testing.assert_close(success(policy, env)[[4, 2, 4]], success(policy, env, env.prompts[[4, 2, 4]]))
+    some = success(policy, env, env.prompts[[4, 2, 4]])
+    torch.testing.assert_close(success(policy, env)[[4, 2, 4]], some)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -75,8 +77,10 @@ def test_success_with_a_nudge_against_finite_differences(policy, env, layer, gen
     up, down = (
         success(policy, env, prompts, {layer: sign * step * direction}).sum() for sign in (1, -1)
     )
-    assert ((up - down) / (2 * step)).item() == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
-    torch.testing.assert_close(success(policy, env, prompts, {layer: delta}), success(policy, env, prompts))
+    slope = ((up - down) / (2 * step)).item()
+    assert slope == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
+    nudged = success(policy, env, prompts, {layer: delta})
+    torch.testing.assert_close(nudged, success(policy, env, prompts))
 
 
 def test_a_nudge_is_felt_by_its_own_prompt_only(policy, env):
@@ -140,7 +144,8 @@ def test_outcomes_are_a_distribution_given_the_prefix(trained, env):
         rollout, probabilities = outcomes(trained, env, env.prompts[9], prefix)
         assert probabilities.sum().item() == pytest.approx(1, abs=1e-12)
         assert (rollout.completions[:, : len(text)] == prefix).all()
-        # the mean reward is the value of the state, which prefix_values has from right answers alone
+        # the mean reward is the value of the state, which prefix_values has from right answers
+        # alone
         full = torch.full((1, 4), env.eos)
         full[0, : len(text)] = prefix
         values = prefix_values(trained, env, env.prompts[[9]], full)
@@ -174,6 +179,15 @@ def test_entropy_and_kl_against_the_chain_rule(trained, policy, env):
         assert entropy(trained, env, prompts)[i].item() == pytest.approx(chain[0], rel=1e-10)
         assert kl(trained, policy, env, prompts)[i].item() == pytest.approx(chain[1], rel=1e-10)
     assert kl(trained, trained, env, prompts).abs().max() == 0
+
+
+@pytest.mark.parametrize("sharper", [100, 1000])
+def test_entropy_and_kl_where_probabilities_underflow(trained, env, sharper):
+    hard = copy.deepcopy(trained)
+    with torch.no_grad():
+        hard.head.weight *= sharper
+    prompt = env.prompts[[14]]
+    assert 0 <= entropy(hard, env, prompt) < 1 and 0 < kl(hard, trained, env, prompt) < 10
 
 
 def test_states_that_cannot_be_asked_for_are_refused(policy, env):
@@ -226,7 +240,9 @@ def case(trained, env):
     return trained, prompts, flat_gradient(success(trained, env, prompts).mean(), trained)
 
 
-@pytest.mark.parametrize("baseline, factor", [("none", 1), ("leave-one-out", 1), ("mean", 1 - 1 / G)])
+@pytest.mark.parametrize(
+    "baseline, factor", [("none", 1), ("leave-one-out", 1), ("mean", 1 - 1 / G)]
+)
 def test_expected_gradient_by_baseline(case, env, baseline, factor):
     policy, prompts, exact = case
     got = expected_gradient(policy, env, prompts, baseline, "none")

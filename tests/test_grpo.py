@@ -47,7 +47,9 @@ def test_own_mean_is_the_leave_one_out_shrunk(generator):
 def test_leave_one_out_does_not_see_its_own_sample():
     rewards = torch.tensor([0.2, 0.9, 0.4], dtype=torch.float64, requires_grad=True)
     advantages = group_advantages(rewards, 3, "leave-one-out", "none")
-    jacobian = torch.stack([torch.autograd.grad(a, rewards, retain_graph=True)[0] for a in advantages])
+    jacobian = torch.stack(
+        [torch.autograd.grad(a, rewards, retain_graph=True)[0] for a in advantages]
+    )
     assert torch.equal(jacobian.diagonal(), torch.ones(3).double())  # r_i enters A_i as itself only
 
 
@@ -75,11 +77,13 @@ def kl(a, b):
 def test_means_of_k1_and_k3_are_the_kl_and_of_k2_is_not(pair):
     logprobs, ref = pair[0].log_softmax(0), pair[1]
     truth = kl(logprobs, ref).item()
-    mean = {k: (logprobs.exp() * kl_penalty(logprobs, ref, k)).sum().item() for k in ("k1", "k2", "k3")}
+    mean = {
+        k: (logprobs.exp() * kl_penalty(logprobs, ref, k)).sum().item() for k in ("k1", "k2", "k3")
+    }
     assert mean["k1"] == pytest.approx(truth, rel=1e-12)
     assert mean["k3"] == pytest.approx(truth, rel=1e-12)
     assert abs(mean["k2"] / truth - 1) > 0.05
-    assert abs(kl(ref, logprobs).item() / truth - 1) > 0.05  # the pair can tell the directions apart
+    assert abs(kl(ref, logprobs).item() / truth - 1) > 0.05  # the pair tells the directions apart
 
 
 def test_gradients_of_the_estimators_in_a_loss(pair):

@@ -130,9 +130,10 @@ def test_a_batch_is_the_weighted_sum_of_its_micro_batches():
             for s in parts
         )
         torch.testing.assert_close(whole, pieces, rtol=1e-12, atol=1e-14)
-    naive = sum(clipped_surrogate(logprobs[s], old[s], advantages[s], mask[s])[0] for s in parts) / 3
+    losses = [clipped_surrogate(logprobs[s], old[s], advantages[s], mask[s])[0] for s in parts]
+    naive = sum(losses) / 3
     whole = clipped_surrogate(logprobs, old, advantages, mask)[0]
-    assert (whole - naive).abs() > 1e-3  # the control: a plain mean of micro-batches is another loss
+    assert (whole - naive).abs() > 1e-3  # control: a plain mean of micro-batches is another loss
 
 
 def test_sequence_advantages_are_those_of_every_token():
@@ -158,7 +159,8 @@ def loop_gae(reward, values, length, discount, lam):
         following = 0.0 if last else values[t + 1]
         deltas.append((reward if last else 0.0) + discount * following - values[t])
     return [
-        sum((discount * lam) ** (u - t) * deltas[u] for u in range(t, length)) for t in range(length)
+        sum((discount * lam) ** (u - t) * deltas[u] for u in range(t, length))
+        for t in range(length)
     ]
 
 

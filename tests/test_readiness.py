@@ -7,8 +7,8 @@ from conftest import make_policy
 
 from minicf.exact import success
 from minicf.readiness import (
-    bootstrap_interval, headroom, measure, pass_at_k, pick_share, rank_correlation, ranking, readiness,
-    sampled_signal, signal,
+    bootstrap_interval, headroom, measure, pass_at_k, pick_share, rank_correlation, ranking,
+    readiness, sampled_signal, signal,
 )  # fmt: skip
 from minicf.rollout import sample
 
@@ -90,7 +90,9 @@ def test_pass_at_k_against_all_subsets(n, c, k):
 def test_pass_at_k_is_unbiased_and_plugging_in_is_not():
     n, k, p = 8, 4, 0.2
     c = torch.arange(n + 1)
-    chance = torch.tensor([math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)]).double()
+    chance = torch.tensor(
+        [math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(n + 1)]
+    ).double()
     truth = 1 - (1 - p) ** k
     assert (chance @ pass_at_k(c, n, k)).item() == pytest.approx(truth, abs=1e-7)
     plugged = 1 - (1 - c / n) ** k
@@ -105,7 +107,7 @@ def test_sampled_signal_against_the_exact_one(trained, env, generator):
 
 
 def test_the_noise_bias_is_removed(trained, env, generator):
-    """200 groups of 16: the corrected squared norm is right on average, the plain one far too large."""
+    """200 groups of 16: the corrected norm² is right on average, the plain one far too large."""
     prompt = env.prompts[[4]]
     exact = signal(trained, env, prompt).item() ** 2
     from minicf.costate import empirical_costates

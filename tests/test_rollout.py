@@ -66,7 +66,8 @@ def test_samples_follow_the_scored_distribution(env, generator):
     logprobs = completion_logprobs(policy, env.prompts[[6]], every, len(every))
     p = (logprobs * completion_mask(every, env.eos)).sum(1).exp().detach()
     cells = torch.zeros(169).double().index_add(0, every[:, 0] * 13 + every[:, 1], p)
-    counts = torch.bincount(rollout.completions[:, 0] * 13 + rollout.completions[:, 1], minlength=169)
+    codes = rollout.completions[:, 0] * 13 + rollout.completions[:, 1]
+    counts = torch.bincount(codes, minlength=169)
     z = (counts - n * cells) / (n * cells * (1 - cells)).clamp(min=1).sqrt()
     assert z.abs().max() < 5
 

@@ -13,8 +13,8 @@ from conftest import ROOT
 import train
 
 TINY = (
-    "--max-terms 2 --d-model 8 --n-layer 1 --n-head 2 --pretrain-steps 20 --checkpoints 2 --gain-steps 2"
-    " --gain-seeds 1 --rl-steps 3 --group-size 2 --audits 1 --jobs 2 --device cpu"
+    "--max-terms 2 --d-model 8 --n-layer 1 --n-head 2 --pretrain-steps 20 --checkpoints 2"
+    " --gain-steps 2 --gain-seeds 1 --rl-steps 3 --group-size 2 --audits 1 --jobs 2 --device cpu"
 ).split()
 
 
@@ -52,7 +52,8 @@ def test_the_whole_story_in_one_command(finished):
     assert {row["method"] for row in found["leaderboard"]} == set(train.METHODS)
     keys = {"corpus", "step", "loss", "success", "pass_at_k", "signal", "headroom", "readiness"}
     assert all(keys | {"reward_std", "gain"} <= set(row) for row in found["readiness"])
-    assert {row["claim"] for row in found["claims"]} == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7"}
+    claims = {row["claim"] for row in found["claims"]}
+    assert claims == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7"}
     for row in found["claims"]:
         assert row["statement"] in result.stdout
     figures = {path.name for path in (folder / "figures").iterdir()}
@@ -71,7 +72,7 @@ def test_the_same_command_again_serves_what_is_there(finished):
     before, started = report(folder), time.perf_counter()
     again = run(*TINY, "--out", folder)
     assert again.returncode == 0 and time.perf_counter() - started < 60
-    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. What")[0]  # no unit was run
+    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. What")[0]  # no unit ran
     assert report(folder) == before
 
 
@@ -85,15 +86,16 @@ def test_a_killed_run_continues_to_the_same_report(finished, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / "report.json").exists()
-    assert run(*TINY, "--out", folder, "--jobs", 1).returncode == 0  # nor does the number of jobs matter
+    assert run(*TINY, "--out", folder, "--jobs", 1).returncode == 0  # nor does the job count matter
     assert report(folder) == before
 
 
 def test_ctrl_c_says_how_to_continue(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(tmp_path / "x")]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     while not list((tmp_path / "x").glob("units/*.pt")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)

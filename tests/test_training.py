@@ -66,7 +66,7 @@ def formula(method, policy, reference, rollout, values, group_rewards):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
 def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch, generator):
-    """Every update of one rollout; the policy is moved in between, so that later ratios are not 1."""
+    """Every update of one rollout; the policy is moved in between, so later ratios are not 1."""
     policy, start = copy.deepcopy(trained), copy.deepcopy(trained)
     rollouts, updates, values = [], [], []
     sample = training.sample
@@ -106,7 +106,7 @@ def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch
         assert history[-1]["ratio"] != 1 and history[-1]["clip_fraction"] > 0
 
 
-def test_first_ratio_is_exactly_one(env, generator, monkeypatch):
+def test_first_ratio_is_exactly_one(env, trained, generator, monkeypatch):
     """In float32 too, bit for bit; the second update of the same rollout has moved on."""
     seen = []
 
@@ -115,7 +115,7 @@ def test_first_ratio_is_exactly_one(env, generator, monkeypatch):
         return grpo_loss(logprobs, old_logprobs, *arguments, **options)
 
     monkeypatch.setattr(training, "grpo_loss", record)
-    improve(make_policy(env, dtype=torch.float32), env, "GRPO", 2, generator, G)
+    improve(copy.deepcopy(trained).float(), env, "GRPO", 2, generator, G)
     for first, second in (seen[:2], seen[2:]):
         assert torch.equal(*first) and not first[1].requires_grad
         assert torch.equal(second[1], first[0]) and not torch.equal(*second)

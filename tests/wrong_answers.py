@@ -118,7 +118,8 @@ WRONG = {
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
             delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
             logits = policy(tokens, nudge={layer: delta})[0][:, 3:]
-            terms = advantages[:, None] * (token_logprobs(logits, completions[:, :-1]) * mask[:, :-1])
+            logprobs = token_logprobs(logits, completions[:, :-1])
+            terms = advantages[:, None] * (logprobs * mask[:, :-1])
             return torch.autograd.grad(terms.sum(), delta)[0]
         """,
         "filed one position early": """

@@ -1,7 +1,8 @@
 """minicf ("mini critic-free"): why reinforcement learning of language models works with no critic.
 
 Read in this order: env (the world), gpt (the policy), rollout (sampling and scoring), ppo and grpo
-(the losses), exact (the truth by enumeration), training (the loops).
+(the losses), exact (the truth by enumeration), training (the loops); then control, costate and
+audit (the backward pass) and readiness (when RL pays).
 """
 
 import torch

@@ -154,19 +154,16 @@ def state_jacobians(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """J_t = ∂z_t/∂δ_j at every state s_t that can follow s_j = (prompt, prefix), by enumeration.
 
-    Returns the states' probabilities given s_j (S,), their logits (S, V) and Jacobians (S, V, D).
+    Returns the states' probabilities given s_j (S,), their logits (S, V) and Jacobians (S, V, D);
+    the first state is s_j itself.
     """
     prefix = prompt[:0] if prefix is None else prefix
     j, T = len(prefix), env.completion_length
     rows = completions(env)
     rows = rows[(rows[:, :j] == prefix).all(1)]
-    states = []
-    for t in range(j, T):  # prefixes of t tokens without a stop, filled up with stops
-        starts = rows[(rows[:, :t] != env.eos).all(1)].clone()
-        starts[:, t:] = env.eos
-        states.append(starts.unique(dim=0))
-    depth = torch.arange(j, T).repeat_interleave(torch.tensor([len(each) for each in states]))
-    states = torch.cat(states)  # (S, T)
+    states = rows[(rows == env.eos).any(1)]  # (S, T): a state, once, is what comes before a stop
+    depth, order = (states != env.eos).sum(1).sort(stable=True)
+    states = states[order]
     delta, logits = _nudged_logits(policy, prompt.expand(len(states), -1), states, layer)
     # The tokens between s_j and s_t.
     chosen = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])
@@ -199,8 +196,7 @@ def error_bound(
 ) -> dict[str, float]:
     """E‖λ̂ − ∇V‖² at the state's last token, for A = reward − baseline and rewards 0 or 1.
 
-    A² ≤ c = max(baseline, 1 − baseline)², and the scores J_tᵀ(e_y − π) are martingale differences,
-    so
+    A² ≤ c = max(baseline, 1 − baseline)², and scores J_tᵀ(e_y − π) are martingale differences, so
 
         E‖λ̂ − ∇V‖² ≤ c·Σ_t E[κ_t(1 − Σπ²)] − ‖∇V‖²       "gap", equal for baseline ½
                     ≤ c·Σ_t E[κ_t(1 − e^{−H})] − ‖∇V‖²     "collision"
@@ -254,8 +250,8 @@ def own_logit_bias(
     bias = -(probabilities * action_values) @ (jacobian - mean)
     logits = probabilities.log()
     variance = probabilities @ (action_values - probabilities @ action_values).square()
-    width = action_values.max() - action_values.min()
-    reach = 0.5 * width * torch.cdist(jacobian, jacobian).max()
+    span = action_values.max() - action_values.min()
+    reach = 0.5 * span * torch.cdist(jacobian, jacobian).max()
     return bias, {
         "cauchy": (variance * spread(probabilities, jacobian)).sqrt().item(),
         "gap": (reach * mean_square_gap(logits)).item(),

@@ -137,10 +137,7 @@ class GPT(nn.Module):
             if layer not in range(len(self.blocks) + 1):
                 raise ValueError(f"nudge layer must be 0 to {len(self.blocks)}, not {layer!r}")
             try:
-                fits = torch.broadcast_shapes(delta.shape, x.shape) == x.shape
+                delta.expand_as(x)
             except RuntimeError:
-                fits = False
-            if not fits:
-                raise ValueError(
-                    f"a nudge of shape {tuple(delta.shape)} does not broadcast to {tuple(x.shape)}"
-                )
+                shapes = f"of shape {tuple(delta.shape)} does not broadcast to {tuple(x.shape)}"
+                raise ValueError(f"a nudge {shapes}") from None

@@ -201,8 +201,8 @@ def test_the_std_factor_tends_to_one_over_the_rewards_std():
 
 
 def test_the_group_factor_by_sampled_groups(trained, env, generator):
-    """Binomial shortcut beside 30,000 sampled groups: mean advantage of right and wrong, z < 4."""
-    rollout = sample(trained, env, env.prompts[[9]], 30_000 * G, generator)
+    """Binomial shortcut beside 8,000 sampled groups: mean advantage of right and wrong, z < 4."""
+    rollout = sample(trained, env, env.prompts[[9]], 8_000 * G, generator)
     rewards = rollout.rewards.double()
     advantages = group_advantages(rewards, G)
     means = expected_advantages(success(trained, env)[9].item(), G, "mean", "std")
@@ -259,8 +259,11 @@ def test_nothing_is_transported_above_the_last_block(trained, env, generator):
 # C5: the error.
 
 
-@pytest.mark.parametrize("name", ["random", "trained", "wide", "cold", "hot"])
-@pytest.mark.parametrize("text, layer", [("", 0), ("4", 0), ("4", 2)])
+@pytest.mark.parametrize(
+    "name, text, layer",
+    [(name, "4", layer) for name in ("random", "trained", "wide", "cold", "hot") for layer in (0, 2)]
+    + [("random", "", 0), ("trained", "", 0)],
+)
 def test_both_identities_and_the_order_of_the_bounds(policies, env, name, layer, text):
     policy, prompt, prefix = policies[name], env.prompts[9], env.encode(text)
     rollout, p = outcomes(policy, env, prompt, prefix)
@@ -294,13 +297,14 @@ def test_the_martingale_terms_against_their_definition(trained, env):
 
 
 def test_the_error_of_a_mean_of_costates_is_an_nth(trained, env, generator):
-    """64 samples each in 4,000 means: ratio of errors within 10% of 1/64 (relative sd 2%)."""
+    """1,000 means of 16 samples each: the ratio of errors is 1/16 within 20%, above 4 sd."""
     exact = truth(trained, env, 9, "", 1)
-    rollout = sample(trained, env, env.prompts[[9]], 64 * 1000, generator)
+    rollout = sample(trained, env, env.prompts[[9]], 16 * 1000, generator)
     costates = empirical_costates(trained, rollout, rollout.rewards - 0.5, 1)[:, 2]
     one = (costates - exact).square().sum(1).mean()
-    many = (costates.view(1000, 64, 16).mean(1) - exact).square().sum(1).mean()
-    assert (64 * many / one).item() == pytest.approx(1, abs=0.1)
+    many = (costates.view(1000, 16, 16).mean(1) - exact).square().sum(1)
+    assert 4 * many.std() / 1000**0.5 < 0.2 * many.mean()
+    assert (16 * many.mean() / one).item() == pytest.approx(1, abs=0.2)
 
 
 def test_fisher_estimate_has_the_exact_mean(trained, env, generator):
@@ -349,18 +353,19 @@ def test_jacobians_turn_gaps_into_scores(trained, env):
 
 
 @pytest.mark.parametrize("name", ["random", "trained", "cold", "hot"])
-def test_dropping_the_own_logit_leaves_the_covariance(policies, env, name):
-    policy, prompt = policies[name], env.prompts[9]
-    rollout, p = outcomes(policy, env, prompt)
-    here = place(env, "")
+@pytest.mark.parametrize("text", ["4", "4+"])
+def test_dropping_the_own_logit_leaves_the_covariance(policies, env, name, text):
+    policy, prompt, prefix = policies[name], env.prompts[9], env.encode(text)
+    rollout, p = outcomes(policy, env, prompt, prefix)
+    here = place(env, text)
     whole = empirical_costates(policy, rollout, rollout.rewards, 1)[:, here]
     own = own_logit_costates(policy, rollout, rollout.rewards, 1)[:, here]
-    _, logits, jacobian = state_jacobians(policy, env, prompt, 1)
+    _, logits, jacobian = state_jacobians(policy, env, prompt, 1, prefix)
     pi = logits[0].softmax(0)
-    first = rollout.completions[:, 0]
+    first = rollout.completions[:, len(text)]
     Q = p.new_zeros(13).index_add(0, first, p * rollout.rewards) / pi
     bias, bounds = own_logit_bias(Q, pi, jacobian[0])
-    torch.testing.assert_close(p @ (whole - own) - truth(policy, env, 9, "", 1), bias)
+    torch.testing.assert_close(p @ (whole - own) - truth(policy, env, 9, text, 1), bias)
     size = bias.norm().item()
     slack = 1 + 1e-9
     assert 0 < size <= bounds["cauchy"] <= bounds["gap"] * slack <= bounds["entropy"] * slack

@@ -100,7 +100,7 @@ def exercises(path):
 @dataclass
 class Play:
     errors: dict = field(default_factory=dict)  # of cells that are no exercise: id -> exception
-    attempts: dict = field(default_factory=dict)  # (grade id, answer) -> [check's, graded cell's]
+    attempts: dict = field(default_factory=dict)  # (grade id, answer) -> exceptions of its tests
 
 
 class OutOfTime(BaseException):
@@ -151,7 +151,7 @@ def execute(cell, namespace):
 
 
 def attempt(exercise, namespace):
-    """Exceptions of the check and of the graded cell; that of the definition is raised."""
+    """Exceptions of the cells that test a solution; that of the definition is raised."""
     solution, *rest = exercise
     error = execute(solution, namespace)
     if error:
@@ -167,10 +167,11 @@ def play_cells(path, play):
             play.errors |= {cell.id: error} if error else {}
             continue
         check, graded, grade_id = next(cells), next(cells), cell.metadata.nbgrader.grade_id
-        play.attempts[grade_id, "solution"] = attempt([cell, check, graded], dict(namespace))
+        solved = dict(namespace)  # the graded cell may use what the check defines
+        play.attempts[grade_id, "solution"] = attempt([cell, check, graded], solved)
         for name, answer in WRONG.get(grade_id, {}).items():
             wrong = replaced(SOLUTION, cell, answer)
-            play.attempts[grade_id, name] = attempt([wrong, check, graded], dict(namespace))
+            play.attempts[grade_id, name] = attempt([wrong, graded], dict(solved))
         released = [replaced(SOLUTION, cell, STUB), check, graded, replaced(HIDDEN, graded, "")]
         play.attempts[grade_id, "stub"] = attempt(released, namespace)
 
@@ -219,7 +220,7 @@ def test_wrong_answers_fail_the_graded_test(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert len(WRONG.get(grade_id, {})) >= 3, f"{grade_id}: wrong_answers.py has too few"
         for name in WRONG[grade_id]:
-            error = attempts[grade_id, name][1]
+            (error,) = attempts[grade_id, name]
             assert isinstance(error, AssertionError), (grade_id, name, error)
 
 

@@ -6,6 +6,468 @@ assertion: an answer that crashes would prove nothing about the test.
 """
 
 WRONG = {
+    "01-logprob": {
+        "zeros": "return 0 * policy(prompts)[0].sum((1, 2))",
+        "the logits one position early": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 2 : -1]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            return (logprobs * (stops.cumsum(1) - stops == 0)).sum(1)
+        """,
+        "the first token dropped": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            return (logprobs * (stops.cumsum(1) - stops == 0))[:, 1:].sum(1)
+        """,
+        "the stop dropped": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            return (logprobs * (completions != eos)).sum(1)
+        """,
+        "the fill-up counted": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            return logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0].sum(1)
+        """,
+        "the package's own": """
+            logprobs = completion_logprobs(policy, prompts, completions)
+            return (logprobs * completion_mask(completions, eos)).sum(1)
+        """,
+    },
+    "01-success": {
+        "zeros": "return 0 * policy(env.prompts)[0].sum((1, 2))",
+        "the mean over right answers": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().mean())
+            return torch.stack(values)
+        """,
+        "the likeliest right answer alone": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().max())
+            return torch.stack(values)
+        """,
+        "the fill-up counted": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                values.append(logprobs.sum(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "the stop dropped": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                values.append((logprobs * (rows != env.eos)).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "log-probabilities added up": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                values.append((logprobs * completion_mask(rows, env.eos)).sum())
+            return torch.stack(values)
+        """,
+        "the mean over tokens": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                live = completion_mask(rows, env.eos)
+                values.append(((logprobs * live).sum(1) / live.sum(1)).exp().sum())
+            return torch.stack(values)
+        """,
+        "as if answers were drawn independently": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                chances = (logprobs * completion_mask(rows, env.eos)).sum(1).exp()
+                values.append(1 - (1 - chances).prod())
+            return torch.stack(values)
+        """,
+        "sampled": """
+            rollout = sample(policy, env, env.prompts, 64, torch.Generator().manual_seed(0))
+            return rollout.rewards.view(-1, 64).mean(1)
+        """,
+        "without gradients": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows).detach()
+                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "the package's own": "return success(policy, env)",
+    },
+    "02-loss": {
+        "zeros": "return 0 * logprobs.sum()",
+        "the sign": """
+            return (advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
+        "no mask": "return -(advantages.detach() * logprobs.sum(1)).mean()",
+        "the stop dropped": """
+            lengths = mask.sum(1, keepdim=True)
+            before = torch.arange(mask.size(1)) < lengths - 1
+            return -(advantages.detach() * logprobs.masked_fill(~before, 0.0).sum(1)).mean()
+        """,
+        "one token after the stop": """
+            lengths = mask.sum(1, keepdim=True)
+            live = torch.arange(mask.size(1)) <= lengths
+            return -(advantages.detach() * logprobs.masked_fill(~live, 0.0).sum(1)).mean()
+        """,
+        "the mean over tokens": """
+            return -(advantages.detach()[:, None] * logprobs)[mask].mean()
+        """,
+        "divided by the own length": """
+            logprob = logprobs.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
+            return -(advantages.detach() * logprob).mean()
+        """,
+        "the sum over completions": """
+            return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).sum()
+        """,
+        "a gradient through the advantages": """
+            return -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
+        "every advantage meets every completion": """
+            logprob = logprobs.masked_fill(~mask, 0.0).sum(1, keepdim=True)
+            return -(advantages.detach() * logprob).mean()
+        """,
+        "probabilities instead of their logarithms": """
+            return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1).exp()).mean()
+        """,
+    },
+    "02-loo": {
+        "zeros": "return torch.zeros_like(rewards)",
+        "the sign": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return (others - groups).flatten()
+        """,
+        "the own reward in the mean": """
+            groups = rewards.view(-1, group_size)
+            return (groups - groups.mean(1, keepdim=True)).flatten()
+        """,
+        "the others divided by all": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / group_size
+            return (groups - others).flatten()
+        """,
+        "the mean of the others alone": """
+            groups = rewards.view(-1, group_size)
+            return ((groups.sum(1, keepdim=True) - groups) / (group_size - 1)).flatten()
+        """,
+        "all others of the batch": """
+            return rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
+        """,
+        "rows taken as group-major": """
+            groups = rewards.view(group_size, -1)
+            others = (groups.sum(0) - groups) / (group_size - 1)
+            return (groups - others).flatten()
+        """,
+        "divided by the std": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return ((groups - others) / groups.std(1, keepdim=True).clamp(min=1e-6)).flatten()
+        """,
+        "right for groups of three only": """
+            groups = rewards.view(-1, group_size)
+            return (1.5 * (groups - groups.mean(1, keepdim=True))).flatten()
+        """,
+        "the package's own": """
+            return group_advantages(rewards, group_size, "leave-one-out", "none")
+        """,
+    },
+    "03-clip": {
+        "zeros": "return 0 * logprobs.sum()",
+        "the sign": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return objective[mask].mean()
+        """,
+        "the maximum": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.maximum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -objective[mask].mean()
+        """,
+        "no minimum": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            return -(ratio.clamp(1 - clip[0], 1 + clip[1]) * A)[mask].mean()
+        """,
+        "the minimum of the ratios": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            lower = torch.minimum(ratio, ratio.clamp(1 - clip[0], 1 + clip[1]))
+            return -(lower * A)[mask].mean()
+        """,
+        "the sides of the clip swapped": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[1], 1 + clip[0]) * A)
+            return -objective[mask].mean()
+        """,
+        "tokens after the stop": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -objective.mean()
+        """,
+        "the mean over completions of their means": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -((objective * mask).sum(1) / mask.sum(1)).mean()
+        """,
+        "a gradient through the old ones": """
+            ratio, A = (logprobs - old_logprobs).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -objective[mask].mean()
+        """,
+        "a gradient through the advantages": """
+            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -objective[mask].mean()
+        """,
+        "old ones of this very policy": """
+            ratio, A = (logprobs - logprobs.detach()).exp(), advantages.detach()[:, None]
+            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
+            return -objective[mask].mean()
+        """,
+        "the package's own": """
+            return clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip)[0]
+        """,
+    },
+    "03-cut": {
+        "nowhere": "return torch.zeros_like(ratio, dtype=torch.bool)",
+        "outside the band, whatever the advantage": """
+            return ((ratio > 1 + clip[1]) | (ratio < 1 - clip[0])) & (advantages != 0)
+        """,
+        "those that moved the wrong way": """
+            too_high = (ratio > 1 + clip[1]) & (advantages < 0)
+            too_low = (ratio < 1 - clip[0]) & (advantages > 0)
+            return too_high | too_low
+        """,
+        "an advantage of 0 is cut too": """
+            too_high = (ratio > 1 + clip[1]) & (advantages >= 0)
+            too_low = (ratio < 1 - clip[0]) & (advantages <= 0)
+            return too_high | too_low
+        """,
+        "the upper side alone": "return (ratio > 1 + clip[1]) & (advantages > 0)",
+        "the sides of the clip swapped": """
+            too_high = (ratio > 1 + clip[0]) & (advantages > 0)
+            too_low = (ratio < 1 - clip[1]) & (advantages < 0)
+            return too_high | too_low
+        """,
+        "the usual clip": """
+            too_high = (ratio > 1.2) & (advantages > 0)
+            too_low = (ratio < 0.8) & (advantages < 0)
+            return too_high | too_low
+        """,
+        "the band on the logarithm": """
+            too_high = (ratio.log() > clip[1]) & (advantages > 0)
+            too_low = (ratio.log() < -clip[0]) & (advantages < 0)
+            return too_high | too_low
+        """,
+        "all that moved as asked": "return (ratio - 1) * advantages > 0",
+        "the package's own": """
+            r, one = ratio.detach().clone().requires_grad_(), torch.ones(len(ratio), 1)
+            loss, _ = clipped_surrogate(r.log()[:, None], 0 * one, advantages, one, clip)
+            return (torch.autograd.grad(loss, r)[0] == 0) & (advantages != 0)
+        """,
+    },
+    "03-gae": {
+        "zeros": "return torch.zeros_like(values)",
+        "the sign": """
+            advantages = values - torch.cat([discount * values[1:], values.new_tensor([reward])])
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "lambda ignored": """
+            left = torch.arange(len(values) - 1, -1, -1)
+            return reward * discount**left - values
+        """,
+        "the one-step error": """
+            return torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
+        """,
+        "the reward for every token": """
+            advantages = reward + discount * torch.cat([values[1:], values.new_zeros(1)]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "a value past the stop": """
+            advantages = discount * torch.cat([values[1:], values[-1:]]) - values
+            advantages[-1] += reward
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "the last value not subtracted": """
+            last = values.new_tensor([reward])
+            advantages = torch.cat([discount * values[1:] - values[:-1], last])
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "the next value undiscounted": """
+            advantages = torch.cat([values[1:], values.new_tensor([reward])]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "the trace undiscounted": """
+            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "forwards in time": """
+            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
+            for t in range(len(values) - 1):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "the critic's targets": """
+            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages + values
+        """,
+        "the package's own": """
+            live = torch.ones(1, len(values))
+            return gae(torch.tensor([reward]), values[None], live, discount, gae_lambda)[0][0]
+        """,
+    },
+    "04-advantages": {
+        "a guard for the whole batch alone": """
+            if rewards.amax() == rewards.amin():
+                return torch.zeros_like(rewards)
+            groups = rewards.view(-1, group_size)
+            centred = groups - groups.mean(1, keepdim=True)
+            return (centred / groups.std(1, keepdim=True)).flatten()
+        """,
+        "one group of equals silences all": """
+            groups = rewards.view(-1, group_size)
+            if (groups.amax(1) == groups.amin(1)).any():
+                return torch.zeros_like(rewards)
+            centred = groups - groups.mean(1, keepdim=True)
+            return (centred / groups.std(1, keepdim=True)).flatten()
+        """,
+        "zeros": "return torch.zeros_like(rewards)",
+        "the sign": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            std = groups.std(1, keepdim=True).masked_fill(equal, 1.0)
+            return ((groups.mean(1, keepdim=True) - groups) / std).masked_fill(equal, 0.0).flatten()
+        """,
+        "no guard": """
+            groups = rewards.view(-1, group_size)
+            centred = groups - groups.mean(1, keepdim=True)
+            return (centred / groups.std(1, keepdim=True)).flatten()
+        """,
+        "nan made zero": """
+            groups = rewards.view(-1, group_size)
+            centred = groups - groups.mean(1, keepdim=True)
+            return (centred / groups.std(1, keepdim=True)).nan_to_num(0.0).flatten()
+        """,
+        "a guard on the std": """
+            groups = rewards.view(-1, group_size)
+            centred, std = groups - groups.mean(1, keepdim=True), groups.std(1, keepdim=True)
+            return (centred / std.masked_fill(std == 0, 1.0)).flatten()
+        """,
+        "an epsilon": """
+            groups = rewards.view(-1, group_size)
+            centred = groups - groups.mean(1, keepdim=True)
+            return (centred / (groups.std(1, keepdim=True) + 1e-8)).flatten()
+        """,
+        "a guard and an epsilon": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            centred = groups - groups.mean(1, keepdim=True)
+            scaled = centred / (groups.std(1, keepdim=True) + 1e-8)
+            return scaled.masked_fill(equal, 0.0).flatten()
+        """,
+        "nearly equal is equal": """
+            groups = rewards.view(-1, group_size)
+            centred, std = groups - groups.mean(1, keepdim=True), groups.std(1, keepdim=True)
+            return (centred / std.clamp(min=1e-6)).masked_fill(std < 1e-6, 0.0).flatten()
+        """,
+        "std with ddof 0": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            std = groups.std(1, correction=0, keepdim=True).masked_fill(equal, 1.0)
+            return ((groups - groups.mean(1, keepdim=True)) / std).masked_fill(equal, 0.0).flatten()
+        """,
+        "not divided": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            return (groups - groups.mean(1, keepdim=True)).masked_fill(equal, 0.0).flatten()
+        """,
+        "the own reward left out of the mean": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            std = groups.std(1, keepdim=True).masked_fill(equal, 1.0)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return ((groups - others) / std).masked_fill(equal, 0.0).flatten()
+        """,
+        "rows taken as group-major": """
+            groups = rewards.view(group_size, -1)
+            equal = groups.amax(0) == groups.amin(0)
+            std = groups.std(0).masked_fill(equal, 1.0)
+            return ((groups - groups.mean(0)) / std).masked_fill(equal, 0.0).flatten()
+        """,
+        "the package's own": "return group_advantages(rewards, group_size)",
+    },
+    "04-own": {
+        "zeros": "return torch.zeros_like(advantages)",
+        "as it came": "return advantages",
+        "the sign": "return -advantages * group_size / (group_size - 1)",
+        "the factor upside down": "return advantages * (group_size - 1) / group_size",
+        "times the group's size": "return advantages * group_size",
+        "divided by the number of others": "return advantages / (group_size - 1)",
+        "whole numbers": "return advantages * (group_size // (group_size - 1))",
+        "the batch for the group": "return advantages * len(advantages) / (len(advantages) - 1)",
+        "the sum of the others": """
+            groups = advantages.view(-1, group_size)
+            return (groups - (groups.sum(1, keepdim=True) - groups)).flatten()
+        """,
+        "the package's own": """
+            return group_advantages(advantages, group_size, "leave-one-out", "none")
+        """,
+    },
+    "04-weights": {
+        "zeros": "return torch.zeros(mask.shape)",
+        "the sign": "return -mask.float() / mask.sum(1, keepdim=True) / len(mask)",
+        "the mean over all tokens": "return mask.float() / mask.sum()",
+        "those of constant": "return mask.float() / mask.numel()",
+        "not divided by the number of answers": "return mask.float() / mask.sum(1, keepdim=True)",
+        "tokens after the stop": """
+            return torch.ones(mask.shape) / mask.sum(1, keepdim=True) / len(mask)
+        """,
+        "the stop weighs nothing": """
+            lengths = mask.sum(1, keepdim=True)
+            before = (torch.arange(mask.size(1)) < lengths - 1).float()
+            return before / lengths / len(mask)
+        """,
+        "divided by the columns": "return mask.float() / mask.sum(0) / mask.size(1)",
+        "divided by the number of places": """
+            return mask.float() / mask.sum(1, keepdim=True) / mask.size(1)
+        """,
+        "right for two answers only": "return mask.float() / mask.sum(1, keepdim=True) / 2",
+        "the package's own": """
+            values = torch.zeros(mask.shape, requires_grad=True)
+            return torch.autograd.grad(aggregate_tokens(values, mask, "sequence"), values)[0]
+        """,
+    },
     "05-adjoint": {
         "zeros": "return torch.zeros_like(states)",
         "the sign of the reward": """

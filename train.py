@@ -32,7 +32,6 @@ import numpy
 import torch
 from tqdm import tqdm
 
-from minicf import figures
 from minicf.audit import audit, control
 from minicf.env import SumGame
 from minicf.exact import distinct_solutions, success
@@ -80,7 +79,7 @@ class Config:
         20, "rollouts of the short GRPO run that measures a checkpoint's gain", 1
     )
     gain_seeds: int = option(2, "RL seeds of that run", 1)
-    rl_steps: int = option(120, "rollouts of a method in the leaderboard", 1)
+    rl_steps: int = option(140, "rollouts of a method in the leaderboard", 1)
     group_size: int = option(8, "completions sampled per prompt and rollout", 2)
     learning_rate: float = option(1e-3, "peak learning rate of RL", 1e-9)
     audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", 1)
@@ -498,6 +497,8 @@ def claims(report: dict) -> list[dict]:
 
 def draw(config: Config, report: dict, start: int) -> None:
     """The figures, each a file under figures/."""
+    from minicf import figures  # here, so that workers start without matplotlib
+
     entries, board, costates = report["readiness"], report["leaderboard"], report["costates"]
     clean = [entry for entry in entries if entry["corpus"] == "clean"]
     grpo = next(row["curve"] for row in board if row["method"] == "GRPO")
@@ -531,6 +532,8 @@ def tell(report: dict) -> None:
     )
     print(leaderboard_table(report["leaderboard"]))
     print("\n" + claims_table(report["claims"]))
+    if not all(row["holds"] for row in report["claims"]):
+        print("NO: not in this run. The thresholds are meant for the default sizes.")
 
 
 def ranking_table(ranks: dict) -> str:

@@ -6,6 +6,7 @@ results beside thresholds; the lessons and figures read them.
 """
 
 import copy
+import itertools
 
 import torch
 from torch import Tensor
@@ -82,12 +83,12 @@ def sample_curve(
 ) -> list[dict[str, float]]:
     """Samples: cosine and relative error of a mean of n costates at the prompt's end.
 
-    Each is a root mean square (the cosine a mean) over 64 means, 16 for the largest n; b = ½ and
+    Each is a root mean square (the cosine a mean) over 64 means, 8 for the largest n; b = ½ and
     n = 1, 4, … 1024. `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
     """
     truth = value_gradient(policy, env, prompt, prompt[:0], layer)
     exact = error_bound(policy, env, prompt, layer)["gap"]
-    rollout = sample(policy, env, prompt[None], 2**14, generator)
+    rollout = sample(policy, env, prompt[None], 2**13, generator)
     costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, layer)[:, len(prompt) - 1]
     rows = []
     for n in (4**i for i in range(6)):
@@ -130,10 +131,10 @@ def hardening(
 def relatives(
     policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
 ) -> dict[str, float]:
-    """Samples: cosine to ∇V of the mean of 1,000 costates of each biased relative."""
+    """Samples: cosine to ∇V of the mean of 4,000 costates of each biased relative."""
     truth = value_gradient(policy, env, prompt, prompt[:0], layer)
     means = {
-        name: relaxed_costates(policy, env, prompt, layer, name, 1000, generator).mean(0)
+        name: relaxed_costates(policy, env, prompt, layer, name, 4000, generator).mean(0)
         for name in RELAXATIONS
     }
     return {name: alignment(mean, truth)[0].item() for name, mean in means.items()}
@@ -144,15 +145,13 @@ def audit(
 ) -> dict[str, list | dict]:
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
-    `states`: `identities` at states of two prompts, every layer, and at the last checkpoint's `09=`
-    itself. `along`: error, its bounds, entropy and biased relatives at `09=`, checkpoint by
-    checkpoint. `samples` and `hardening` are of the last checkpoint.
+    `states`: `identities` at STATES, every layer. `along`: error, its bounds, entropy and biased
+    relatives at `09=`, checkpoint by checkpoint. `samples` and `hardening` are of the last one.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []
     for step, policy in checkpoints.items():
-        places = [(t, text, layer) for t, text in STATES for layer in range(len(policy.blocks) + 1)]
-        for target, text, layer in places + [(9, "", 0)] * (step == last):
+        for (target, text), layer in itertools.product(STATES, range(len(policy.blocks) + 1)):
             row = identities(policy, env, env.prompts[target], env.encode(text), layer)
             states.append({"step": step, "target": target, "prefix": text, "layer": layer} | row)
         bound = error_bound(policy, env, prompt, 0)

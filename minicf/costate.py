@@ -165,15 +165,14 @@ def state_jacobians(
     depth, order = (states != env.eos).sum(1).sort(stable=True)
     states = states[order]
     delta, logits = _nudged_logits(policy, prompt.expand(len(states), -1), states, layer)
-    # The tokens between s_j and s_t.
-    chosen = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])
-    reached = token_logprobs(logits, states).masked_fill(~chosen, 0.0).sum(1).exp()
+    between = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])  # tokens from s_j to s_t
+    reached = token_logprobs(logits, states).masked_fill(~between, 0.0).sum(1).exp()
     logits = logits[torch.arange(len(states)), depth]  # (S, V), of the token that is next
-    rows = [
+    jacobian = [
         torch.autograd.grad(z.sum(), delta, retain_graph=True)[0][:, len(prompt) + j - 1]
         for z in logits.unbind(1)
     ]
-    return reached.detach(), logits.detach(), torch.stack(rows, 1)
+    return reached.detach(), logits.detach(), torch.stack(jacobian, 1)
 
 
 def spread(probabilities: Tensor, vectors: Tensor) -> Tensor:

@@ -290,12 +290,12 @@ def attention(states: list[dict]) -> Figure:
     """C4: the share of ∇V that came by attention, by layer and state, at the last checkpoint."""
     last = max(row["step"] for row in states)
     layers = sorted({row["layer"] for row in states})
-    whole = [r for r in states if r["step"] == last and r["prefix"]]
-    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in whole))
+    some = [r for r in states if r["step"] == last]
+    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in some))
     title = "Attention carries credit below the last block, none above it"
     figure, (axis,) = _panels(title, width=6)
     for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
-        shares = [r["attention_share"] for r in whole if r["layer"] == layer]
+        shares = [r["attention_share"] for r in some if r["layer"] == layer]
         places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
         label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
         axis.bar(places, shares, 0.18, color=color, label=label)

@@ -22,7 +22,9 @@ from .exact import prefix_values, success
 from .gpt import GPT
 from .grpo import group_advantages, grpo_loss
 from .ppo import Critic, aggregate_tokens, gae
-from .rollout import Rollout, completion_logprobs, completion_mask, sample
+from .rollout import (
+    Rollout, completion_logits, completion_logprobs, completion_mask, sample, token_logprobs
+)  # fmt: skip
 
 UNCLIPPED = (math.inf, math.inf)
 
@@ -99,8 +101,10 @@ def pretrain(
         optimizer.param_groups[0]["lr"] = learning_rate * min(1, step / max(warmup, 1)) * cosine
         prompts, completions = env.corpus(batch_size, generator, wrong, max_target)
         prompts, completions = prompts.to(device), completions.to(device)
-        logprobs = completion_logprobs(policy, prompts, completions)
-        loss = -aggregate_tokens(logprobs, completion_mask(completions, env.eos), "token")
+        prompts, rows = prompts.unique(dim=0, return_inverse=True)  # each runs once
+        logits = completion_logits(policy, prompts, completions, rows)
+        mask = completion_mask(completions, env.eos)
+        loss = -aggregate_tokens(token_logprobs(logits, completions), mask, "token")
         _descend(optimizer, loss, [policy], f"pretraining, step {step}")
         losses.append(loss.item())
         if step in checkpoints:

@@ -30,24 +30,28 @@ def relative_error(estimate: Tensor, truth: Tensor) -> float:
     return ((estimate - truth).norm() / truth.norm()).item()
 
 
+def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
+    """Q (V,) of the policy pi (V,) from the next tokens (M,) and their weighted rewards (M,)."""
+    return torch.zeros_like(pi).index_add(0, tokens, rewards) / pi
+
+
 def identities(
     policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, layer: int
 ) -> dict[str, float]:
     """Each exact claim on one state, as a deviation that should be 0 or a ratio that should be ≥ 1.
 
     Deviations: `unbiased` (C2), `own_mean`, `leave_one_out`, `std_turn` (C3), `product_rule` (C4),
-    `martingale`, `gap` (C5). Ratios to the exact error: `collision`, `entropy`; `attention_bound`
-    is the bound of C5b over the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖², `signal`
-    ‖∇V‖².
+    `martingale`, `gap` (C5). Ratios: `collision`, `entropy` to the exact error, `attention_bound`
+    of C5b to the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖².
     """
-    here = len(prompt) + len(prefix) - 1
-    rollout, p = outcomes(policy, env, prompt, prefix)
+    here, (rollout, p) = len(prompt) + len(prefix) - 1, outcomes(policy, env, prompt, prefix)
     rewards = rollout.rewards.to(p)
     truth = value_gradient(policy, env, prompt, prefix, layer)
     scores = empirical_costates(policy, rollout, torch.ones_like(rewards), layer)[:, here]
     own = p @ own_logit_costates(policy, rollout, rewards, layer)[:, here]
     whole = p * rewards @ scores
     costates = (rewards - 0.5)[:, None] * scores
+    terms = martingale_terms(rollout, p, costates, len(prefix))
     error = (p @ (costates - truth).square().sum(1)).item()
     bound = error_bound(policy, env, prompt, layer, prefix)
 
@@ -55,12 +59,9 @@ def identities(
         wrong, right = expected_advantages((p @ rewards).item(), GROUP_SIZE, baseline, scale)
         return p * (wrong + (right - wrong) * rewards) @ scores
 
-    _, logits, jacobian = state_jacobians(policy, env, prompt, layer, prefix)
-    pi = logits[0].softmax(0)
-    nxt = rollout.completions[:, len(prefix)]
-    action_values = torch.zeros_like(pi).index_add(0, nxt, p * rewards) / pi
-    bias, bounds = own_logit_bias(action_values, pi, jacobian[0])
-    terms = martingale_terms(rollout, p, costates, len(prefix))
+    _, (logits, *_), (jacobian, *_) = state_jacobians(policy, env, prompt, layer, prefix)
+    Q = action_values(logits.softmax(0), rollout.completions[:, len(prefix)], p * rewards)
+    bias, bounds = own_logit_bias(Q, logits.softmax(0), jacobian)
     return {
         "unbiased": relative_error(p @ costates, truth),
         "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),
@@ -74,7 +75,6 @@ def identities(
         "attention_bound": bounds["cauchy"] / bias.norm().item(),
         "attention_share": attention_share(whole - own, truth).item(),
         "error": error,
-        "signal": truth.square().sum().item(),
     }
 
 
@@ -83,8 +83,8 @@ def sample_curve(
 ) -> list[dict[str, float]]:
     """Samples: cosine and relative error of a mean of n costates at the prompt's end.
 
-    Each is a root mean square (the cosine a mean) over 64 means, 8 for the largest n; b = ½ and
-    n = 1, 4, … 1024. `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
+    Each is a root mean square (the cosine a mean) over 8,192 / n means, n = 1, 4, … 1024; b = ½.
+    `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
     """
     truth = value_gradient(policy, env, prompt, prompt[:0], layer)
     exact = error_bound(policy, env, prompt, layer)["gap"]
@@ -92,7 +92,7 @@ def sample_curve(
     costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, layer)[:, len(prompt) - 1]
     rows = []
     for n in (4**i for i in range(6)):
-        means = costates[: n * min(64, len(costates) // n)].view(-1, n, costates.size(1)).mean(1)
+        means = costates.unflatten(0, (-1, n)).mean(1)
         cosine, _ = alignment(means, truth)
         error = (means - truth).square().sum(1).mean().sqrt() / truth.norm()
         expected = (exact / n) ** 0.5 / truth.norm().item()
@@ -113,7 +113,7 @@ def hardening(
     push = torch.linalg.pinv(head)[:, env.eos]  # head @ push is about one-hot
     result: dict[str, list[dict[str, float]]] = {"cooling": [], "shifting": []}
     for way, rows in result.items():
-        for strength in (0, 1, 2, 4, 6, 8, 12):
+        for strength in (0, 2, 4, 6, 8, 12, 16):
             harder = copy.deepcopy(policy)
             with torch.no_grad():
                 if way == "cooling":

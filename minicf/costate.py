@@ -262,14 +262,9 @@ RELAXATIONS = ("hard inputs", "soft rollout", "straight-through")
 
 
 def relaxed_costates(
-    policy: GPT,
-    env: SumGame,
-    prompt: Tensor,
-    layer: int,
-    relaxation: str,
-    samples: int,
-    generator: torch.Generator,
-) -> Tensor:
+    policy: GPT, env: SumGame, prompt: Tensor, layer: int,
+    relaxation: str, samples: int, generator: torch.Generator,
+) -> Tensor:  # fmt: skip
     """Biased: pathwise costates (samples, D) at a prompt's last token, tokens taken as continuous.
 
     The reward is extended to Σ_solutions Π_t ỹ_t[solution_t]. "straight-through": ỹ is the sample,

@@ -198,6 +198,7 @@ CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
 def readiness(entries: list[dict]) -> Figure:
     """Predicted against real gain, and both along pretraining, of `readiness.ranking`'s entries."""
     best = max(entries, key=lambda e: e["readiness"])
+    unit = max(e["gain"] for e in entries) / best["readiness"]
     figure, (left, middle, right) = _panels(
         "Where readiness is high, RL gains",
         f"Readiness picks step {best['step']} of the {best['corpus']} corpus",
@@ -211,10 +212,11 @@ def readiness(entries: list[dict]) -> Figure:
         left.plot(ready, gain, "o", color=color, label=corpus)
         right.plot(parabola, gain, "o", color=color)
         middle.plot(steps, gain, "o-", color=color)
-        middle.plot(steps, ready, ":", color=color)
+        middle.plot(steps, [unit * each for each in ready], ":", color=color)
     left.legend(frameon=False, title="pretraining corpus")
     left.set(xlabel="readiness: signal × headroom", ylabel="real gain of a short GRPO run")
-    middle.set(xlabel="pretraining step", ylabel="gain (line), readiness (dots)")
+    label = f"gain (line), readiness × {unit:.2g} (dots)"
+    middle.set(xlabel="pretraining step", ylabel=label)
     right.set(xlabel="p(1 − p) of mean success p", ylabel="real gain of a short GRPO run")
     return figure
 
@@ -226,23 +228,18 @@ def leaderboard(board: list[dict]) -> Figure:
     figure, (left, middle, right) = _panels(
         f"{best} ends highest: {final[best]:.3f}",
         "The same by the clock",
-        "Success costs diversity",
+        "Right answers per prompt that survive",
     )
     for row in board:
         color, success = METHOD_COLORS[row["method"]], [e["success"] for e in row["curve"]]
         style = dict(color=color, linestyle="--" if row["method"] == "oracle" else "-")
         left.plot([e["step"] for e in row["curve"]], success, label=row["method"], **style)
         middle.plot([e["seconds"] for e in row["curve"]], success, **style)
-        right.plot(row["success"], row["distinct"], "o", color=color)
-        right.annotate(
-            row["method"], (row["success"], row["distinct"]), (4, 3),
-            textcoords="offset points", fontsize=7, color=color,
-        )  # fmt: skip
+        right.barh(f"{row['method']}  {row['success']:.3f}", row["distinct"], color=color)
     left.legend(frameon=False, fontsize=8)
     left.set(xlabel="rollouts (the oracle: updates)", ylabel="exact success")
     middle.set(xlabel="seconds of training, one thread", ylabel="exact success")
-    right.set(xlabel="final success", ylabel="distinct right answers in 64 samples")
-    right.margins(x=0.25)
+    right.set(xlabel="distinct right answers in 64 samples", ylabel="final success")
     return figure
 
 
@@ -298,7 +295,8 @@ def attention(states: list[dict]) -> Figure:
         shares = [r["attention_share"] for r in some if r["layer"] == layer]
         places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
         label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
-        axis.bar(places, shares, 0.18, color=color, label=label)
+        bars = axis.bar(places, shares, 0.18, color=color, label=label)
+        axis.bar_label(bars, fmt="%.2f", fontsize=7)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(names)), names, family="monospace")
     axis.legend(frameon=False)
@@ -333,8 +331,10 @@ def error(along: list[dict]) -> Figure:
 
 def hardening(result: dict[str, list[dict]]) -> Figure:
     """Entropy, error and signal as a policy hardens, with J bounded (shifting) or not (cooling)."""
+    first, *_, last = result["cooling"]
     figure, panels = _panels(
-        "Shifted logits: signal and error vanish", "Cooled: the error first grows as entropy falls"
+        "One logit takes all: error and signal vanish",
+        f"Cooled to {last['nats']:.1f} nats: {last['error'] / first['error']:.1f} times the error",
     )
     for axis, way in zip(panels, ("shifting", "cooling")):
         rows = result[way]
@@ -344,7 +344,9 @@ def hardening(result: dict[str, list[dict]]) -> Figure:
             ("signal", "‖∇V‖²", GREEN),
         ):  # fmt: skip
             axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
-        axis.set(yscale="log", xlabel="strength")
+        axis.set(yscale="log")
+    panels[0].set_xlabel("nats added to the stop's logit, about")
+    panels[1].set_xlabel("strength s: the logits times 1 + s/2")
     panels[0].legend(frameon=False)
     return figure
 

@@ -73,25 +73,17 @@ def optimizer_for(
 
 
 def pretrain(
-    policy: GPT,
-    env: SumGame,
-    steps: int,
-    generator: torch.Generator,
-    batch_size: int = 128,
-    learning_rate: float = 3e-3,
-    warmup: int = 50,
-    wrong: float = 0.0,
-    max_target: int | None = None,
-    checkpoints: tuple[int, ...] = (),
+    policy: GPT, env: SumGame, steps: int, generator: torch.Generator,
+    batch_size: int = 128, learning_rate: float = 3e-3, warmup: int = 50,
+    wrong: float = 0.0, max_target: int | None = None, checkpoints: tuple[int, ...] = (),
     at_checkpoint: Callable[[int, float], None] = lambda step, loss: None,
-) -> list[float]:
+) -> list[float]:  # fmt: skip
     """Imitate `env.corpus` in place: maximum likelihood of the completions' live tokens.
 
     Returns the loss of each step, in nats per live token. After each step named in `checkpoints` it
     calls at_checkpoint(step, mean loss of the last 20 steps).
     """
-    _check_counts(steps=steps, batch_size=batch_size, warmup=warmup)
-    _check_learning_rate(learning_rate)
+    _check(learning_rate, steps=steps, batch_size=batch_size, warmup=warmup)
     device = next(policy.parameters()).device
     optimizer = optimizer_for([policy], learning_rate, weight_decay=0.1)
     losses: list[float] = []
@@ -113,30 +105,21 @@ def pretrain(
 
 
 def improve(
-    policy: GPT,
-    env: SumGame,
-    method: str,
-    steps: int,
-    generator: torch.Generator,
-    group_size: int = 8,
-    learning_rate: float = 1e-3,
-    warmup: int = 10,
-    evaluate_every: int = 10,
-) -> list[dict[str, float]]:
+    policy: GPT, env: SumGame, method: str, steps: int, generator: torch.Generator,
+    group_size: int = 8, learning_rate: float = 1e-3, warmup: int = 10, evaluate_every: int = 10,
+) -> list[dict[str, float]]:  # fmt: skip
     """Reinforce the policy in place by one of METHODS; a step samples each prompt group_size times.
 
     Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples`
     so far, exact `success` (mean over prompts), `seconds` of training, and the means since the
     entry before of `reward`, `entropy` (nats per completion), `ratio`, `clip_fraction`,
     `approx_kl`, `kl` and `value_loss`, as far as the method has them. With a critic also
-    `value_error`, its root mean square distance to the exact value of every state of the last
-    rollout. A loss or gradient that is not finite raises FloatingPointError before the policy is
-    changed.
+    `value_error`, its root mean square distance to the exact value of the last rollout's states.
+    A loss or gradient that is not finite raises FloatingPointError and leaves the policy as it was.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    _check_counts(steps=steps, warmup=warmup, evaluate_every=evaluate_every)
-    _check_learning_rate(learning_rate)
+    _check(learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
     settings = METHODS[method]
     critic = Critic(policy) if settings.baseline == "critic" else None
     reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef > 0 else None
@@ -147,11 +130,11 @@ def improve(
         start = time.perf_counter()
         schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)
         optimizer.param_groups[0]["lr"] = learning_rate * schedule
+        where = f"{method}, step {step}"
         if settings.baseline == "exact":
-            _descend(optimizer, -success(policy, env).mean(), networks, f"{method}, step {step}")
+            _descend(optimizer, -success(policy, env).mean(), networks, where)
         else:
             rollout = sample(policy, env, env.prompts, group_size, generator)
-            where = f"{method}, step {step}"
             stats += _update(settings, optimizer, rollout, policy, critic, reference, where)
             samples += len(rollout.rewards)
         seconds += time.perf_counter() - start
@@ -182,14 +165,9 @@ def advantages(
 
 
 def _update(
-    settings: Method,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    policy: GPT,
-    critic: Critic | None,
-    reference: GPT | None,
-    where: str,
-) -> list[dict[str, float]]:
+    settings: Method, optimizer: torch.optim.Optimizer, rollout: Rollout,
+    policy: GPT, critic: Critic | None, reference: GPT | None, where: str,
+) -> list[dict[str, float]]:  # fmt: skip
     """One rollout's updates, `settings.epochs` of them on the whole batch; stats of each."""
     G, completions, mask = rollout.group_size, rollout.completions, rollout.mask
     prompts, values, ref_logprobs = rollout.prompts[::G], None, None
@@ -262,13 +240,10 @@ def _entry(
     return entry
 
 
-def _check_counts(**counts: int) -> None:
+def _check(learning_rate: float, **counts: int) -> None:
     for name, value in counts.items():
         smallest = 0 if name == "warmup" else 1
         if not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value!r}")
-
-
-def _check_learning_rate(value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"learning_rate must be a positive finite number, not {value}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a positive finite number, not {learning_rate}")

@@ -259,9 +259,12 @@ def test_nothing_is_transported_above_the_last_block(trained, env, generator):
 # C5: the error.
 
 
+NAMES = ("random", "trained", "wide", "cold", "hot")
+
+
 @pytest.mark.parametrize(
     "name, text, layer",
-    [(name, "4", layer) for name in ("random", "trained", "wide", "cold", "hot") for layer in (0, 2)]
+    [(name, "4", layer) for name in NAMES for layer in (0, 2)]
     + [("random", "", 0), ("trained", "", 0)],
 )
 def test_both_identities_and_the_order_of_the_bounds(policies, env, name, layer, text):

@@ -72,7 +72,7 @@ def test_the_same_command_again_serves_what_is_there(finished):
     before, started = report(folder), time.perf_counter()
     again = run(*TINY, "--out", folder)
     assert again.returncode == 0 and time.perf_counter() - started < 60
-    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. What")[0]  # no unit ran
+    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. RL")[0]  # no unit ran
     assert report(folder) == before
 
 
@@ -211,6 +211,8 @@ def test_claims_report_what_does_not_hold(finished):
     for row in worse["costates"]["states"]:
         row.update(unbiased=1.0, own_mean=1.0, leave_one_out=1.0, std_turn=1.0, product_rule=1.0)
         row.update(martingale=1.0, gap=1.0, collision=0.9, attention_bound=0.9, attention_share=0.5)
+    for way, error in (("shifting", 1.0), ("cooling", 1e-9)):
+        worse["costates"]["hardening"][way][-1]["error"] = error
     for row in worse["control"]["scatter"]:
         row.update(z=9.0, noise_free_z=0.1)
     for row in worse["control"]["variance"]:

@@ -45,13 +45,12 @@ def identities(
     of C5b to the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖².
     """
     here, (rollout, p) = len(prompt) + len(prefix) - 1, outcomes(policy, env, prompt, prefix)
-    rewards = rollout.rewards.to(p)
-    truth = value_gradient(policy, env, prompt, prefix, layer)
+    rewards, truth = rollout.rewards.to(p), value_gradient(policy, env, prompt, prefix, layer)
     scores = empirical_costates(policy, rollout, torch.ones_like(rewards), layer)[:, here]
     own = p @ own_logit_costates(policy, rollout, rewards, layer)[:, here]
     whole = p * rewards @ scores
     costates = (rewards - 0.5)[:, None] * scores
-    terms = martingale_terms(rollout, p, costates, len(prefix))
+    steps = martingale_terms(rollout, p, costates, len(prefix)).sum().item()
     error = (p @ (costates - truth).square().sum(1)).item()
     bound = error_bound(policy, env, prompt, layer, prefix)
 
@@ -60,15 +59,15 @@ def identities(
         return p * (wrong + (right - wrong) * rewards) @ scores
 
     _, (logits, *_), (jacobian, *_) = state_jacobians(policy, env, prompt, layer, prefix)
-    Q = action_values(logits.softmax(0), rollout.completions[:, len(prefix)], p * rewards)
-    bias, bounds = own_logit_bias(Q, logits.softmax(0), jacobian)
+    pi, nxt = logits.softmax(0), rollout.completions[:, len(prefix)]
+    bias, bounds = own_logit_bias(action_values(pi, nxt, p * rewards), pi, jacobian)
     return {
         "unbiased": relative_error(p @ costates, truth),
         "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),
         "leave_one_out": relative_error(grouped("leave-one-out", "none"), truth),
         "std_turn": 1 - alignment(grouped("mean", "std"), truth)[0].item(),
         "product_rule": relative_error(own, -bias),
-        "martingale": abs(terms.sum().item() / error - 1),
+        "martingale": abs(steps / error - 1),
         "gap": abs(bound["gap"] / error - 1),
         "collision": bound["collision"] / error,
         "entropy": bound["entropy"] / error,

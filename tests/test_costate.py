@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -317,6 +318,20 @@ def test_fisher_estimate_has_the_exact_mean(trained, env, generator):
     assert estimate.shape == (20_000, 6)
     here = estimate[:, 2]
     z = (here.mean() - exact) / (here.std() / 20_000**0.5)
+    assert abs(z) < 4
+
+
+def test_fisher_estimate_counts_nothing_after_the_stop(trained, env, generator):
+    """Where one token is live, the mean is the spread at the prompt; z below 4."""
+    rollout, _ = outcomes(trained, env, env.prompts[9])
+    stopped = rollout.mask.sum(1) == 1
+    rows = {name: value[stopped].expand(20_000, -1) for name, value in vars(rollout).items()
+            if name in ("prompts", "completions", "mask")}  # fmt: skip
+    _, (logits, *_), (jacobian, *_) = state_jacobians(trained, env, env.prompts[9], 1)
+    estimate = fisher_estimate(trained, replace(rollout, **rows), 1, generator)
+    assert stopped.sum() == 1 and (estimate[:, 3:] == 0).all()
+    here = estimate[:, 2]
+    z = (here.mean() - spread(logits.softmax(0), jacobian)) / (here.std() / 20_000**0.5)
     assert abs(z) < 4
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import make_policy
 
 from minicf.gpt import GPT, GPTConfig
@@ -8,6 +9,15 @@ from minicf.gpt import GPT, GPTConfig
 @pytest.fixture
 def tokens(generator):
     return torch.randint(0, 13, (3, 6), generator=generator)
+
+
+def test_attention_against_pytorch(policy, generator):
+    """One layer beside `scaled_dot_product_attention`, which scales, masks and mixes by itself."""
+    layer, x = policy.blocks[0].attention, torch.randn(2, 5, 16, generator=generator).double()
+    heads = layer.qkv(x).unflatten(-1, (3, layer.n_head, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
+    expected = layer.out(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x, None)[0], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("split", [1, 2, 5])

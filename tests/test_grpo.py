@@ -123,7 +123,8 @@ def test_grpo_loss_is_the_surrogate_plus_the_penalty(generator):
             logprobs, old, advantages, mask, ref, 0.5, clip=(0.2, 0.3), aggregate=aggregate
         )
         torch.testing.assert_close(loss, plain + 0.5 * penalty)
-        assert stats["kl"] > 0
+        per_token = kl_penalty(logprobs, ref)[mask].mean()  # whatever the aggregation
+        torch.testing.assert_close(stats["kl"], per_token)
     dirty = [each.masked_fill(~mask, math.nan) for each in (logprobs, old)]
     again, _ = grpo_loss(
         *dirty, advantages, mask, ref.masked_fill(~mask, math.nan), 0.5, clip=(0.2, 0.3),

@@ -64,6 +64,7 @@ def test_which_cases_have_a_gradient(ratio, advantage, cut):
     assert logprobs.grad.item() == pytest.approx(expected, rel=1e-6)
     assert stats["clip_fraction"].item() == float(cut)
     assert stats["ratio"].item() == pytest.approx(ratio)
+    assert stats["approx_kl"].item() == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)
 
 
 def test_low_and_high_clip_are_not_confused():

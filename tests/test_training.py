@@ -192,6 +192,32 @@ def test_the_same_seed_gives_the_same_run(trained, env):
     assert runs[0] == runs[1]
 
 
+def test_the_reference_stays_where_the_run_began(trained, env, generator):
+    """A reference that moves along would leave the penalty at 0 for ever."""
+    history = improve(copy.deepcopy(trained).float(), env, "GRPO", 6, generator, G, evaluate_every=3)
+    assert history[2]["kl"] > history[1]["kl"] > 0
+
+
+def test_the_loss_of_pretraining_is_a_mean_over_live_tokens(env):
+    """Against a token-by-token loop over the batch that a generator of the same seed draws."""
+    policy = make_policy(env, dtype=torch.float32)
+    prompts, completions = env.corpus(8, torch.Generator().manual_seed(3))
+    total, count = 0.0, 0
+    for prompt, completion in zip(prompts, completions):
+        for t in range(env.decode(completion).index(".") + 1):
+            logits = policy(torch.cat([prompt, completion[:t]])[None])[0][0, -1]
+            total, count = total - logits.log_softmax(0)[completion[t]].item(), count + 1
+    losses = pretrain(policy, env, 1, torch.Generator().manual_seed(3), batch_size=8)
+    assert losses == [pytest.approx(total / count, rel=1e-5)]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_loss_stops_the_run_too(trained, env, generator, monkeypatch, value):
+    monkeypatch.setattr(training, "success", lambda *arguments: success(*arguments) * value)
+    with pytest.raises(FloatingPointError, match="oracle, step 1: the loss is"):
+        improve(copy.deepcopy(trained).float(), env, "oracle", 1, generator)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_policy(trained, env, monkeypatch):
     policy, calls = copy.deepcopy(trained).float(), []
     true_loss = training.grpo_loss

@@ -584,33 +584,12 @@ WRONG = {
             terms = advantages[:, None] * (logprobs * mask[:, :-1])
             return torch.autograd.grad(terms.sum(), delta)[0]
         """,
-        "filed one position early": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(), delta)[0].roll(-1, 1)
-        """,
         "the stop taken for padding": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
             delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
             logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * (completions != 12)
             return torch.autograd.grad(terms.sum(), delta)[0]
-        """,
-        "no mask": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions)
-            return torch.autograd.grad(terms.sum(), delta)[0]
-        """,
-        "divided by the own length": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad((terms.sum(1) / mask.sum(1)).sum(), delta)[0]
         """,
         "the mean over rows": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
@@ -624,13 +603,6 @@ WRONG = {
             delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
             logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
             return torch.autograd.grad((token_logprobs(logits, completions) * mask).sum(), delta)[0]
-        """,
-        "probabilities instead of their logarithms": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions).exp() * mask
-            return torch.autograd.grad(terms.sum(), delta)[0]
         """,
         "always entering the first block": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
@@ -648,13 +620,6 @@ WRONG = {
     "06-attention": {
         "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, layer))",
         "the whole": "return empirical_costates(policy, rollout, advantages, layer)",
-        "the sign": """
-            attention = -empirical_costates(policy, rollout, advantages, layer)
-            for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
-                attention[:, 2 + t] += term[:, 2 + t]
-            return attention
-        """,
         "the own logits' part": """
             own = torch.zeros_like(empirical_costates(policy, rollout, advantages, layer))
             for t, alone in enumerate(torch.eye(4)):
@@ -662,24 +627,10 @@ WRONG = {
                 own[:, 2 + t] = term[:, 2 + t]
             return own
         """,
-        "one position early": """
-            attention = empirical_costates(policy, rollout, advantages, layer)
-            for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
-                attention[:, 1 + t] -= term[:, 1 + t]
-            return attention
-        """,
         "every term at every position": """
             attention = empirical_costates(policy, rollout, advantages, layer)
             for alone in torch.eye(4):
                 attention -= empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
-            return attention
-        """,
-        "own terms without the advantage": """
-            attention = empirical_costates(policy, rollout, advantages, layer)
-            for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, alone.expand(len(advantages), 4), layer)
-                attention[:, 2 + t] -= term[:, 2 + t]
             return attention
         """,
         "the next token's term only": """

@@ -21,6 +21,7 @@ import platform
 import shutil
 import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -308,9 +309,15 @@ def work(config: Config, name: str, function: Callable, *arguments) -> float:
 
 
 def start_worker() -> None:
-    """One thread for each unit; an interrupt is the parent's business."""
+    """One thread for each unit; an interrupt is the parent's business, and its death ours."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 class Units:

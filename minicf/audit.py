@@ -14,10 +14,10 @@ from torch import Tensor
 from .control import CosineTrack
 from .costate import (
     RELAXATIONS, alignment, attention_share, empirical_costates, error_bound, martingale_terms,
-    own_logit_bias, own_logit_costates, relaxed_costates, state_jacobians,
+    own_logit_bias, own_logit_costates, relaxed_costates, state_jacobians, token_entropy,
 )  # fmt: skip
 from .env import SumGame
-from .exact import entropy, expected_advantages, outcomes, value_gradient
+from .exact import expected_advantages, outcomes, value_gradient
 from .gpt import GPT
 from .rollout import sample
 
@@ -82,12 +82,12 @@ def sample_curve(
 ) -> list[dict[str, float]]:
     """Samples: cosine and relative error of a mean of n costates at the prompt's end.
 
-    Each is a root mean square (the cosine a mean) over 8,192 / n means, n = 1, 4, … 1024; b = ½.
+    Each is a root mean square (the cosine a mean) over 4,096 / n means, n = 1, 4, … 1024; b = ½.
     `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
     """
     truth = value_gradient(policy, env, prompt, prompt[:0], layer)
     exact = error_bound(policy, env, prompt, layer)["gap"]
-    rollout = sample(policy, env, prompt[None], 2**13, generator)
+    rollout = sample(policy, env, prompt[None], 2**12, generator)
     costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, layer)[:, len(prompt) - 1]
     rows = []
     for n in (4**i for i in range(6)):
@@ -155,7 +155,8 @@ def audit(
             states.append({"step": step, "target": target, "prefix": text, "layer": layer} | row)
         bound = error_bound(policy, env, prompt, 0)
         signal = value_gradient(policy, env, prompt, none, 0).square().sum().item()
-        nats = entropy(policy, env, prompt[None]).item()
+        reached, logits, _ = state_jacobians(policy, env, prompt, 0)
+        nats = (reached @ token_entropy(logits)).item()
         row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
         along.append(row | relatives(policy, env, prompt, 0, generator))
     return {

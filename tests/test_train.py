@@ -90,6 +90,22 @@ def test_a_killed_run_continues_to_the_same_report(finished, tmp_path):
     assert report(folder) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+def test_no_worker_outlives_its_parent(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(tmp_path / "x")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "x").glob("units/*.pt")):
+        time.sleep(0.05)
+    children = open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()
+    process.kill()
+    process.wait()
+    deadline = time.perf_counter() + 20
+    while any(os.path.isdir(f"/proc/{child}") for child in children):
+        assert time.perf_counter() < deadline
+        time.sleep(0.1)
+    assert len(children) >= 2
+
+
 def test_ctrl_c_says_how_to_continue(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(tmp_path / "x")]
     process = subprocess.Popen(

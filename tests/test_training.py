@@ -141,9 +141,9 @@ def test_presets_update_as_often_as_they_say_and_name_a_source():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_improves_the_policy(method, trained, env):
     policy = copy.deepcopy(trained).float()
-    history = improve(policy, env, method, 40, torch.Generator().manual_seed(0), 16, 5e-3)
-    assert history[0]["step"] == 0 and history[-1]["step"] == 40
-    assert history[-1]["samples"] == (0 if method == "oracle" else 40 * 19 * 16)
+    history = improve(policy, env, method, 60, torch.Generator().manual_seed(0), 16, 5e-3)
+    assert history[0]["step"] == 0 and history[-1]["step"] == 60
+    assert history[-1]["samples"] == (0 if method == "oracle" else 60 * 19 * 16)
     assert history[-1]["success"] == pytest.approx(success(policy, env).mean().item())
     assert history[-1]["success"] > history[0]["success"] + 0.1
 

@@ -56,6 +56,7 @@ class Products(TorchDispatchMode):
 
     @torch.no_grad()
     def repeat(self) -> None:
+        """Run the collected products again, one after the other."""
         for function, args in self.calls:
             function(*args)
 

@@ -7,6 +7,9 @@ probability of a policy is a finite sum (see exact.py) and evaluation never samp
 
 Left out on purpose: a padding token. A completion that stops early is filled up with further stops;
 `rollout.completion_mask` says which tokens count, and the first stop is one of them.
+
+Another world needs `prompts`, `completion_length`, `eos` and `reward` to be sampled and trained in;
+`vocab` and `prompt_length` for `GPT.for_world`, and `solutions` for all that exact.py counts.
 """
 
 import itertools
@@ -48,7 +51,10 @@ class SumGame:
         return torch.tensor([self.vocab.index(character) for character in text], dtype=torch.long)
 
     def decode(self, tokens: Tensor) -> str:
-        """Tokens (n,) to text, those after the first stop included."""
+        """Tokens (n,) to text, those after the first stop included; ValueError for no token."""
+        foreign = [token for token in tokens.tolist() if token not in range(len(self.vocab))]
+        if foreign:
+            raise ValueError(f"tokens must be 0 to {len(self.vocab) - 1}, not {foreign[0]}")
         return "".join(self.vocab[token] for token in tokens.tolist())
 
     def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
@@ -57,9 +63,10 @@ class SumGame:
         prompts (B, P), completions (B, T) -> (B,) float32, on the device of `completions`. Only the
         text counts: nothing is looked up, and what stands after the first stop is not read.
         """
-        if prompts.dim() != 2 or completions.dim() != 2 or len(prompts) != len(completions):
+        P = self.prompt_length
+        if prompts.shape != (len(completions), P) or completions.dim() != 2:
             raise ValueError(
-                "prompts and completions must be (B, P) and (B, T) with the same B, "
+                f"prompts and completions must be (B, {P}) and (B, T) with the same B, "
                 f"not {tuple(prompts.shape)} and {tuple(completions.shape)}"
             )
         rewards = []

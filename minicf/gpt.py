@@ -1,13 +1,11 @@
 """The policy: a decoder-only transformer in one file, read from leaf to root.
 
 Pre-norm blocks of causal attention and a two-layer perceptron write into the residual stream x; the
-logits are a linear read-out of its normalised end (Vaswani et al. 2017; Radford et al. 2019). Two
-things serve the rest of the package: a key/value cache that carries gradients, so that a prompt
-runs once for a whole group of completions, and `nudge`, a vector added to the residual stream,
-which makes "the derivative with respect to an activation" something that one can ask for.
+logits are a linear read-out of its normalised end (Vaswani et al. 2017; Radford et al. 2019). The
+key/value cache carries gradients, so that a prompt can run once for a whole group of completions.
 
 Left out on purpose: dropout (the sampled and the scored distribution must be the same), weight
-tying, and fused attention (the plain form is differentiable twice and reads like the formula).
+tying, and fused attention (the plain form reads like the formula).
 """
 
 import math
@@ -101,18 +99,25 @@ class GPT(nn.Module):
                 std = 0.02 / math.sqrt(2 * config.n_layer) if writes else 0.02
                 nn.init.normal_(weight, std=std, generator=generator)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache | None = None,
-        nudge: dict[int, Tensor] | None = None,
-    ) -> tuple[Tensor, Cache]:
-        """Logits of the token after each of `tokens`, and the cache that includes them.
+    @classmethod
+    def for_world(
+        cls, env, n_layer: int = 2, n_head: int = 4, d_model: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> "GPT":  # fmt: skip
+        """A policy for a world: its vocabulary, and a context for its prompt and completion."""
+        context = env.prompt_length + env.completion_length - 1  # the last token is never fed
+        return cls(GPTConfig(len(env.vocab), context, n_layer, n_head, d_model), generator)
 
-        tokens (B, L) continue the sequences in `cache`. `nudge` maps a layer to a vector that is
-        broadcast to (B, L, D) and added to the residual stream entering that block, or the final
-        norm for layer n_layer. Returns logits (B, L, V). Raises ValueError when the sequence
-        outgrows the context or a nudge does not fit.
+    @property
+    def stream(self) -> list[nn.Module]:
+        """The modules that read the residual stream, in order: each block, then the final norm."""
+        return [*self.blocks, self.norm]
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """Logits (B, L, V) of the token after each of `tokens`, and the cache that includes them.
+
+        tokens (B, L) continue the sequences in `cache`. Raises ValueError when the sequence
+        outgrows the context.
         """
         if tokens.dim() != 2 or tokens.size(1) < 1:
             raise ValueError(f"tokens must be (B, L) with L at least 1, not {tuple(tokens.shape)}")
@@ -121,23 +126,8 @@ class GPT(nn.Module):
             raise ValueError(f"{before + L} tokens do not fit a context of {self.config.context}")
         positions = torch.arange(before, before + L, device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, L, D)
-        self._check_nudge(nudge, x)
         new_cache = []
         for layer, block in enumerate(self.blocks):
-            if nudge and layer in nudge:
-                x = x + nudge[layer]
             x, past = block(x, cache[layer] if cache else None)
             new_cache.append(past)
-        if nudge and len(self.blocks) in nudge:
-            x = x + nudge[len(self.blocks)]
         return self.head(self.norm(x)), new_cache
-
-    def _check_nudge(self, nudge: dict[int, Tensor] | None, x: Tensor) -> None:
-        for layer, delta in (nudge or {}).items():
-            if layer not in range(len(self.blocks) + 1):
-                raise ValueError(f"nudge layer must be 0 to {len(self.blocks)}, not {layer!r}")
-            try:
-                delta.expand_as(x)
-            except RuntimeError:
-                shapes = f"of shape {tuple(delta.shape)} does not broadcast to {tuple(x.shape)}"
-                raise ValueError(f"a nudge {shapes}") from None

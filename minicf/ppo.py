@@ -1,4 +1,4 @@
-"""PPO: the clipped surrogate, generalised advantage estimation, and the critic one can leave out.
+"""PPO: the clipped surrogate and generalised advantage estimation, on tensors alone.
 
 For token t of completion i, with ratio ρ = π(y)/π_old(y) and advantage A
 (Schulman et al. 2017, eq. 7):
@@ -9,18 +9,12 @@ The minimum is pessimistic: it removes the incentive to move ρ further out in t
 favours, and never the incentive to come back. Rewards are in reward units, log-probabilities in
 nats.
 
-Left out on purpose: value-function clipping and an entropy bonus.
+Left out on purpose: value-function clipping and an entropy bonus. The critic is in critic.py.
 """
 
-import copy
-
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-
-from .gpt import GPT
-from .rollout import completion_logits, group_rows
 
 
 def aggregate_tokens(values: Tensor, mask: Tensor, aggregate: str) -> Tensor:
@@ -129,19 +123,3 @@ def gae(
         following = deltas[:, t] + discount * gae_lambda * following
         advantages[:, t] = following
     return advantages, advantages + values
-
-
-class Critic(nn.Module):
-    """State values in reward units: a copy of the policy's trunk with a read-out starting at 0."""
-
-    def __init__(self, policy: GPT):
-        super().__init__()
-        self.trunk = copy.deepcopy(policy)
-        head = self.trunk.head
-        head.weight = nn.Parameter(torch.zeros_like(head.weight[:1]))  # D -> 1
-        head.out_features = 1
-
-    def forward(self, prompts: Tensor, completions: Tensor, group_size: int = 1) -> Tensor:
-        """V of the state before each token of completions (B, T), prompts as in scoring: (B, T)."""
-        rows = group_rows(prompts, group_size)
-        return completion_logits(self.trunk, prompts, completions, rows).squeeze(-1)

@@ -5,15 +5,28 @@ prompt q. P prompt tokens, T completion tokens. Position P−1+t of a sequence p
 token t. Sampling is at temperature 1 without top-k, because only then is the scored probability the
 probability of having been sampled. In sampling and in scoring, a prompt runs through the network
 once for its whole group: the cache of its keys and values is shared, and gradients add up in it.
+
+A policy is a module that is called as policy(tokens (B, L), cache=None) -> (logits (B, L, V),
+cache), where the cache is a list of (keys, values), batch first.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
-from .env import SumGame
-from .gpt import GPT, Cache
+
+class World(Protocol):
+    """What sampling needs of an environment."""
+
+    prompts: Tensor  # (N, P) tokens
+    completion_length: int  # T
+    eos: int  # the token that ends a completion
+
+    def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """Rewards (B,) of completions (B, T) of prompts (B, P)."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +58,23 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def completion_logits(
-    policy: GPT,
-    prompts: Tensor,
-    completions: Tensor,
-    rows: Tensor | None = None,
-    nudge: dict[int, Tensor] | None = None,
+    policy: nn.Module, prompts: Tensor, completions: Tensor, rows: Tensor | None = None
 ) -> Tensor:
     """Logits (B, T, V) that the policy has for each token of completions (B, T).
 
-    `rows` (B,) names the row of `prompts` that each completion follows, and that row runs through
-    the network once. Without it, completion b follows prompts[b] in one plain pass, which is where
-    a `nudge`, broadcastable to (B, P+T−1, D), can be added.
+    `rows` (B,) names the row of `prompts` (Q, P) that each completion follows: the network is called
+    twice, for the prompts (Q, P) and for the completions (B, T−1). Without it, completion b follows
+    prompts[b] in one plain call, (B, P+T−1).
     """
     if rows is None:
         tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
-        return policy(tokens, nudge=nudge)[0][:, prompts.size(1) - 1 :]
+        return policy(tokens)[0][:, prompts.size(1) - 1 :]
     first, cache = _shared_prompts(policy, prompts, rows)
     later, _ = policy(completions[:, :-1], cache)  # (B, T-1, V)
     return torch.cat([first, later], 1)
 
 
-def _shared_prompts(policy: GPT, prompts: Tensor, rows: Tensor) -> tuple[Tensor, Cache]:
+def _shared_prompts(policy: nn.Module, prompts: Tensor, rows: Tensor) -> tuple[Tensor, list]:
     """Run prompts (Q, P) once; the logits (B, 1, V) after them and the cache, for `rows` (B,)."""
     logits, cache = policy(prompts)
     cache = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in cache]
@@ -73,33 +82,25 @@ def _shared_prompts(policy: GPT, prompts: Tensor, rows: Tensor) -> tuple[Tensor,
 
 
 def completion_logprobs(
-    policy: GPT,
-    prompts: Tensor,
-    completions: Tensor,
-    group_size: int = 1,
-    nudge: dict[int, Tensor] | None = None,
+    policy: nn.Module, prompts: Tensor, completions: Tensor, group_size: int = 1
 ) -> Tensor:
     """Log-probability (nats) of each token of completions (B, T), with gradients: (B, T).
 
     prompts is (Q, P) with B = Q·group_size. Values after the first stop mean nothing; mask them.
-    Raises ValueError if the rows do not match, or for a nudge when a prompt is shared.
+    Raises ValueError if the rows do not match.
     """
     if group_size < 1 or len(prompts) * group_size != len(completions):
         raise ValueError(
             f"{len(prompts)} prompts with group_size {group_size} need "
             f"{len(prompts) * group_size} completions, not {len(completions)}"
         )
-    if nudge and group_size != 1:
-        raise ValueError(
-            f"a nudge needs group_size 1, not {group_size}: a shared prompt has no own"
-        )
     rows = group_rows(prompts, group_size) if group_size > 1 else None
-    return token_logprobs(completion_logits(policy, prompts, completions, rows, nudge), completions)
+    return token_logprobs(completion_logits(policy, prompts, completions, rows), completions)
 
 
 @torch.no_grad()
 def sample(
-    policy: GPT, env: SumGame, prompts: Tensor, group_size: int, generator: torch.Generator
+    policy: nn.Module, env: World, prompts: Tensor, group_size: int, generator: torch.Generator
 ) -> Rollout:
     """Sample `group_size` completions for each of prompts (Q, P) and reward them.
 
@@ -107,8 +108,9 @@ def sample(
     are those of the logits that were drawn from; `completion_logprobs` agrees with them up to
     rounding.
     """
-    if prompts.dim() != 2 or len(prompts) == 0:
-        raise ValueError(f"prompts must be (Q, P) with Q at least 1, not {tuple(prompts.shape)}")
+    P = env.prompts.size(1)
+    if prompts.dim() != 2 or len(prompts) == 0 or prompts.size(1) != P:
+        raise ValueError(f"prompts must be (Q, {P}) with Q at least 1, not {tuple(prompts.shape)}")
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, not {group_size}")
     T, device = env.completion_length, next(policy.parameters()).device

@@ -1,6 +1,7 @@
 """Policies and worlds that the tests share. Random policies are far from uniform on purpose."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from minicf.env import SumGame  # noqa: E402
-from minicf.gpt import GPT, GPTConfig  # noqa: E402
+from minicf.gpt import GPT  # noqa: E402
 from minicf.training import pretrain  # noqa: E402
 
 torch.set_num_threads(1)  # quicker for tensors this small, and the same on every machine
@@ -18,10 +19,8 @@ torch.set_num_threads(1)  # quicker for tensors this small, and the same on ever
 
 def make_policy(env, seed=0, spread=0.3, dtype=torch.float64, n_layer=2, d_model=16, n_head=2):
     """A small random policy; the larger `spread`, the lower its entropy."""
-    context = env.prompt_length + env.completion_length - 1
-    config = GPTConfig(len(env.vocab), context, n_layer, n_head, d_model)
     generator = torch.Generator().manual_seed(seed)
-    policy = GPT(config, generator).to(dtype)
+    policy = GPT.for_world(env, n_layer, n_head, d_model, generator).to(dtype)
     with torch.no_grad():
         for weight in policy.parameters():
             weight += spread * torch.randn(weight.shape, generator=generator).to(dtype)
@@ -32,6 +31,16 @@ def flat_gradient(loss, module):
     """The gradient of a loss with respect to all parameters, as one vector."""
     gradients = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
     return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@contextmanager
+def added(module, delta):
+    """A hook of the tests' own, beside tap's: every input of `module` within the block + delta."""
+    hook = module.register_forward_pre_hook(lambda _, args: (args[0] + delta, *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def cosine(a, b):

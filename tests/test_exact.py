@@ -3,15 +3,17 @@ import math
 
 import pytest
 import torch
-from conftest import cosine, flat_gradient, make_policy
+from conftest import added, cosine, flat_gradient, make_policy
 
 from minicf.env import SumGame
 from minicf.exact import (
-    completions, distinct_solutions, entropy, kl, outcomes, prefix_values, success, value_gradient
+    completions, distinct_solutions, entropy, kl, outcomes, prefix_values, success, value_gradient,
+    value_gradients,
 )  # fmt: skip
 from minicf.grpo import group_advantages
 from minicf.ppo import clipped_surrogate
 from minicf.rollout import completion_logprobs, completion_mask, sample
+from minicf.tap import tap
 
 
 def enumerate_prompt(policy, env, prompt):
@@ -69,24 +71,38 @@ def test_success_of_some_prompts_is_that_of_all(policy, env):
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_success_with_a_nudge_against_finite_differences(policy, env, layer, generator):
-    prompts, shape = env.prompts[[6, 11]], (2, 6, 16)
-    delta = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(success(policy, env, prompts, {layer: delta}).sum(), delta)
-    direction, step = torch.randn(shape, generator=generator).double(), 1e-5
-    up, down = (
-        success(policy, env, prompts, {layer: sign * step * direction}).sum() for sign in (1, -1)
-    )
-    slope = ((up - down) / (2 * step)).item()
-    assert slope == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
-    nudged = success(policy, env, prompts, {layer: delta})
-    torch.testing.assert_close(nudged, success(policy, env, prompts))
+def test_value_gradients_against_finite_differences(trained, env, layer, generator):
+    """All prompts at once, at all their positions; success moves with what is added there."""
+    prompts, at = env.prompts[[6, 11]], trained.stream[layer]
+    gradients = value_gradients(trained, env, at, prompts)
+    assert gradients.shape == (2, 3, 16)
+    direction, step = torch.randn(2, 3, 16, generator=generator).double(), 1e-5
+    moved = []
+    for sign in (1, -1):
+        with tap(at, sign * step * direction):  # the prompts are the first call
+            moved.append(success(trained, env, prompts).detach())
+    slopes = (moved[0] - moved[1]) / (2 * step)  # prompt by prompt
+    expected = (gradients * direction).sum((1, 2))
+    torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-11)
 
 
-def test_a_nudge_is_felt_by_its_own_prompt_only(policy, env):
-    delta = torch.zeros(2, 6, 16, dtype=torch.float64, requires_grad=True)
-    values = success(policy, env, env.prompts[[6, 11]], {1: delta})
-    (gradient,) = torch.autograd.grad(values[0], delta)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_value_gradients_are_those_of_single_prompts_and_positions(trained, env, layer):
+    at, none = trained.stream[layer], env.encode("")
+    every = value_gradients(trained, env, at)
+    assert every.shape == (19, 3, 16)
+    some = value_gradients(trained, env, at, env.prompts[[11, 6]])
+    torch.testing.assert_close(some, every[[11, 6]], rtol=1e-9, atol=1e-12)
+    for position in range(3):
+        alone = value_gradient(trained, env, env.prompts[11], none, at, position)
+        torch.testing.assert_close(every[11, position], alone, rtol=1e-9, atol=1e-12)
+    assert (every[:, :2] == 0).all() == (layer == 2)  # above the last block nothing is passed on
+
+
+def test_an_activation_is_felt_by_its_own_prompt_only(policy, env):
+    with tap(policy.blocks[1]) as inputs:
+        values = success(policy, env, env.prompts[[6, 11]])
+    (gradient,) = torch.autograd.grad(values[0], inputs[0])
     assert gradient[0].abs().sum() > 0 and (gradient[1] == 0).all()
 
 
@@ -98,16 +114,8 @@ def test_too_large_a_world_is_refused_with_the_count():
 STATES = [(7, "", None), (7, "3", None), (12, "9+", None), (7, "", 0), (9, "4+", 1), (9, "4", 3)]
 
 
-def value_with_hook(policy, env, prompt, prefix, layer, position, delta):
-    """V(s) by a plain loop over right answers, δ added by a forward pre-hook of the test's own."""
-
-    def add(module, args):
-        x = args[0].clone()
-        x[:, position] += delta
-        return (x, *args[1:])
-
-    module = policy.norm if layer == len(policy.blocks) else policy.blocks[layer]
-    hook = module.register_forward_pre_hook(add)
+def value_by_a_loop(policy, env, prompt, prefix):
+    """V(s) by a plain loop over right answers, each fed alone and whole."""
     total, j = 0.0, len(prefix)
     for answer in env.solutions(prompt).tolist():
         if answer[:j] != prefix.tolist():
@@ -116,24 +124,25 @@ def value_with_hook(policy, env, prompt, prefix, layer, position, delta):
         logprobs = policy(text[:, :-1])[0][0, len(prompt) - 1 :].log_softmax(-1)
         stop = answer.index(env.eos)
         total += math.exp(sum(logprobs[t, answer[t]].item() for t in range(j, stop + 1)))
-    hook.remove()
     return total
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("target, text, position", STATES)
 def test_value_gradient_against_finite_differences(trained, env, layer, target, text, position):
-    prompt, prefix = env.prompts[target], env.encode(text)
-    gradient = value_gradient(trained, env, prompt, prefix, layer, position)
+    prompt, prefix, at = env.prompts[target], env.encode(text), trained.stream[layer]
+    gradient = value_gradient(trained, env, prompt, prefix, at, position)
     place = len(prompt) + len(prefix) - 1 if position is None else position
     step, generator = 1e-5, torch.Generator().manual_seed(0)
     for _ in range(2):
         direction = torch.randn(16, generator=generator).double()
-        up, down = (
-            value_with_hook(trained, env, prompt, prefix, layer, place, sign * step * direction)
-            for sign in (1, -1)
-        )
-        slope = (up - down) / (2 * step)
+        moved = []
+        for sign in (1, -1):
+            delta = torch.zeros(6, 16, dtype=torch.float64)
+            delta[place] = sign * step * direction
+            with added(at, delta):
+                moved.append(value_by_a_loop(trained, env, prompt, prefix))
+        slope = (moved[0] - moved[1]) / (2 * step)
         assert slope == pytest.approx((gradient @ direction).item(), rel=1e-5, abs=1e-9)
     assert gradient.norm() > 0 or (layer == 2 and position in (0, 1))
 
@@ -194,11 +203,9 @@ def test_states_that_cannot_be_asked_for_are_refused(policy, env):
     prompt = env.prompts[5]
     for text in ("5.", "2+3."):
         with pytest.raises(ValueError, match="leaves no token to choose"):
-            value_gradient(policy, env, prompt, env.encode(text), 0)
+            value_gradient(policy, env, prompt, env.encode(text), policy.norm)
     with pytest.raises(ValueError, match="position must be 0 to 3, .* not 4"):
-        value_gradient(policy, env, prompt, env.encode("5"), 0, position=4)
-    with pytest.raises(ValueError, match="layer must be 0 to 2, not 5"):
-        value_gradient(policy, env, prompt, env.encode("5"), 5)
+        value_gradient(policy, env, prompt, env.encode("5"), policy.norm, position=4)
 
 
 # Each estimator's expected gradient, summed over all completions, beside the exact gradient. A

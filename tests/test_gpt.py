@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 from conftest import make_policy
 
+from minicf.env import SumGame
 from minicf.gpt import GPT, GPTConfig
+from minicf.rollout import completion_logprobs, sample
 
 
 @pytest.fixture
@@ -42,14 +44,35 @@ def test_no_position_sees_what_comes_later(policy, tokens):
     assert torch.equal(a[:, :4], b[:, :4]) and not torch.equal(a[:, 4:], b[:, 4:])
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_nudge_enters_the_residual_stream_before_the_block(policy, tokens, layer, generator):
-    delta = torch.randn(6, 16, generator=generator).double()
-    target = policy.blocks[layer] if layer < 2 else policy.norm
-    hook = target.register_forward_pre_hook(lambda module, args: (args[0] + delta, *args[1:]))
-    by_hook = policy(tokens)[0]
-    hook.remove()
-    assert torch.equal(policy(tokens, nudge={layer: delta})[0], by_hook)
+def test_the_stream_is_read_by_each_block_and_the_final_norm(policy, tokens):
+    """Read through the stream alone, a module after the other, the logits are the same."""
+    positions = policy.position_embedding.weight[: tokens.size(1)]
+    x = policy.token_embedding(tokens) + positions
+    *blocks, norm = policy.stream
+    for block in blocks:
+        x, _ = block(x, None)
+    assert torch.equal(policy.head(norm(x)), policy(tokens)[0])
+    assert blocks == list(policy.blocks) and norm is policy.norm
+
+
+@pytest.mark.parametrize("max_terms", [1, 3])
+def test_a_policy_for_a_world_has_its_vocabulary_and_just_room_enough(max_terms, generator):
+    world = SumGame(max_terms)
+    policy = GPT.for_world(world, n_layer=1, n_head=2, d_model=8, generator=generator)
+    assert policy.head.out_features == len(world.vocab)
+    rollout = sample(policy, world, world.prompts, 2, generator)
+    scored = completion_logprobs(policy, world.prompts, rollout.completions, 2)
+    assert scored.shape == rollout.completions.shape
+    whole = torch.cat([rollout.prompts, rollout.completions], 1)  # its last token is never fed
+    with pytest.raises(ValueError, match="do not fit a context"):
+        policy(whole)
+    assert policy(whole[:, :-1])[0].isfinite().all()
+
+
+def test_a_policy_for_a_world_repeats_with_its_generator(env):
+    a, b = (GPT.for_world(env, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(a.head.weight, b.head.weight)
+    assert a.config == GPTConfig(13, 6, n_layer=2, n_head=4, d_model=64)
 
 
 def test_weights_come_from_the_generator_and_leave_the_global_one_alone():
@@ -61,17 +84,13 @@ def test_weights_come_from_the_generator_and_leave_the_global_one_alone():
     assert not torch.equal(a.head.weight, c.head.weight)
 
 
-def test_bad_input_is_refused(policy, tokens):
+def test_bad_input_is_refused(policy):
     with pytest.raises(ValueError, match="d_model 10 is not divisible by n_head 4"):
         GPTConfig(13, 6, 1, 4, 10)
     with pytest.raises(ValueError, match="n_layer .* not 0"):
         GPTConfig(13, 6, 0)
     with pytest.raises(ValueError, match="7 tokens do not fit a context of 6"):
         policy(torch.zeros(1, 7, dtype=torch.long))
-    with pytest.raises(ValueError, match="0 to 2, not 3"):
-        policy(tokens, nudge={3: torch.zeros(16)})
-    with pytest.raises(ValueError, match="does not broadcast"):
-        policy(tokens, nudge={0: torch.zeros(5, 3, 6, 16)})
 
 
 def test_every_size_trains(env):

@@ -2,10 +2,8 @@ import math
 
 import pytest
 import torch
-from conftest import make_policy
 
-from minicf.ppo import Critic, aggregate_tokens, clipped_surrogate, gae
-from minicf.rollout import completion_logprobs, sample
+from minicf.ppo import aggregate_tokens, clipped_surrogate, gae
 
 INF = (math.inf, math.inf)
 
@@ -195,32 +193,6 @@ def test_gae_does_not_bootstrap_past_the_stop(garbage):
     rewards = torch.ones(6).double()
     clean, dirty = (gae(rewards, values.masked_fill(~mask, v), mask) for v in (0.0, garbage))
     assert torch.equal(clean[0], dirty[0]) and torch.equal(clean[1][mask], dirty[1][mask])
-
-
-def test_critic_starts_at_zero_shares_prompts_and_is_a_copy(policy, env, generator):
-    critic = Critic(policy)
-    rollout = sample(policy, env, env.prompts[:3], 2, generator)
-    assert torch.equal(critic(env.prompts[:3], rollout.completions, 2), torch.zeros(6, 4).double())
-    before = completion_logprobs(policy, env.prompts[:3], rollout.completions, 2)
-    with torch.no_grad():
-        for weight in critic.parameters():
-            weight += 0.1
-    values = critic(env.prompts[:3], rollout.completions, 2)
-    assert values.shape == (6, 4)
-    torch.testing.assert_close(values, critic(rollout.prompts, rollout.completions))
-    after = completion_logprobs(policy, env.prompts[:3], rollout.completions, 2)
-    assert torch.equal(before, after)
-
-
-def test_critic_does_not_see_the_token_it_is_a_baseline_for(env, generator):
-    critic = Critic(make_policy(env))
-    with torch.no_grad():
-        critic.trunk.head.weight.normal_(generator=generator)
-    completions = torch.zeros(1, 4, dtype=torch.long)
-    values = critic(env.prompts[:1], completions)
-    completions[0, 2] = 5
-    changed = critic(env.prompts[:1], completions)
-    assert torch.equal(values[:, :3], changed[:, :3]) and values[0, 3] != changed[0, 3]
 
 
 def test_bad_input_is_refused():

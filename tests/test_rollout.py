@@ -2,6 +2,7 @@ import pytest
 import torch
 from conftest import flat_gradient, make_policy
 
+from minicf.env import SumGame
 from minicf.exact import completions
 from minicf.rollout import completion_logprobs, completion_mask, sample
 
@@ -91,11 +92,9 @@ def test_bad_input_is_refused(policy, env, generator):
     answers = torch.zeros(4, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="2 prompts with group_size 3 need 6 completions, not 4"):
         completion_logprobs(policy, env.prompts[:2], answers, 3)
-    with pytest.raises(ValueError, match="nudge needs group_size 1"):
-        completion_logprobs(policy, env.prompts[:2], answers, 2, nudge={0: torch.zeros(16)})
+    with pytest.raises(ValueError, match=r"prompts must be \(Q, 3\) .* not \(19, 2\)"):
+        sample(policy, env, env.prompts[:, :2], 2, generator)
     with pytest.raises(ValueError, match="group_size must be at least 1, not 0"):
         sample(policy, env, env.prompts, 0, generator)
     with pytest.raises(ValueError, match="do not fit a context of 6"):
-        from minicf.env import SumGame
-
         sample(policy, SumGame(3), env.prompts, 2, generator)

@@ -9,17 +9,23 @@ import copy
 import itertools
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
-from .control import CosineTrack
-from .costate import (
-    RELAXATIONS, alignment, attention_share, empirical_costates, error_bound, martingale_terms,
-    own_logit_bias, own_logit_costates, relaxed_costates, state_jacobians, token_entropy,
+from ..bounds import (
+    RELAXATIONS, error_bound, martingale_terms, own_logit_bias, relaxed_costates, state_jacobians,
+    token_entropy,
 )  # fmt: skip
-from .env import SumGame
-from .exact import expected_advantages, outcomes, value_gradient
-from .gpt import GPT
-from .rollout import sample
+from ..control import CosineTrack
+from ..costate import alignment, attention_share, empirical_costates, own_logit_costates
+from ..env import SumGame
+from ..exact import outcomes, value_gradient
+from ..gpt import GPT
+from ..grpo import group_advantages
+from ..ppo import clipped_surrogate
+from ..rollout import completion_logprobs, sample
+from ..tap import tap
+from .family import expected_advantages
 
 GROUP_SIZE = 4
 STATES = ((9, "4"), (9, "4+"), (9, "4+5"), (12, "5+"))  # target and prefix
@@ -36,7 +42,7 @@ def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
 
 
 def identities(
-    policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, layer: int
+    policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, at: nn.Module
 ) -> dict[str, float]:
     """Each exact claim on one state, as a deviation that should be 0 or a ratio that should be ≥ 1.
 
@@ -45,20 +51,20 @@ def identities(
     of C5b to the bias. Besides: `attention_share`, `error` E‖λ̂ − ∇V‖².
     """
     here, (rollout, p) = len(prompt) + len(prefix) - 1, outcomes(policy, env, prompt, prefix)
-    rewards, truth = rollout.rewards.to(p), value_gradient(policy, env, prompt, prefix, layer)
-    scores = empirical_costates(policy, rollout, torch.ones_like(rewards), layer)[:, here]
-    own = p @ own_logit_costates(policy, rollout, rewards, layer)[:, here]
+    rewards, truth = rollout.rewards.to(p), value_gradient(policy, env, prompt, prefix, at)
+    scores = empirical_costates(policy, rollout, torch.ones_like(rewards), at)[:, here]
+    own = p @ own_logit_costates(policy, rollout, rewards, at)[:, here]
     whole = p * rewards @ scores
     costates = (rewards - 0.5)[:, None] * scores
     steps = martingale_terms(rollout, p, costates, len(prefix)).sum().item()
     error = (p @ (costates - truth).square().sum(1)).item()
-    bound = error_bound(policy, env, prompt, layer, prefix)
+    bound = error_bound(policy, env, prompt, at, prefix)
 
     def grouped(baseline: str, scale: str) -> Tensor:
         wrong, right = expected_advantages((p @ rewards).item(), GROUP_SIZE, baseline, scale)
         return p * (wrong + (right - wrong) * rewards) @ scores
 
-    _, (logits, *_), (jacobian, *_) = state_jacobians(policy, env, prompt, layer, prefix)
+    _, (logits, *_), (jacobian, *_) = state_jacobians(policy, env, prompt, at, prefix)
     pi, nxt = logits.softmax(0), rollout.completions[:, len(prefix)]
     bias, bounds = own_logit_bias(action_values(pi, nxt, p * rewards), pi, jacobian)
     return {
@@ -77,18 +83,48 @@ def identities(
     }
 
 
+def backward_pass(policy: GPT, env: SumGame, generator: torch.Generator) -> dict[str, float]:
+    """C8: what loss.backward() leaves on the prompts beside the group's costates λ̂, by aggregate.
+
+    Relative errors of −∂loss/∂x against Σ_g λ̂/(B·T) for "constant", Σ_g λ̂/Σ|y| for "token" and
+    Σ_g λ̂/(B·|y|) for "sequence"; ratio 1, no KL.
+    """
+    at, prompts, P = policy.blocks[0], env.prompts, env.prompt_length
+    rollout = sample(policy, env, prompts, GROUP_SIZE, generator)
+    advantages = group_advantages(rollout.rewards, GROUP_SIZE)
+    costates = empirical_costates(policy, rollout, advantages, at)[:, :P]  # (B, P, D)
+    lengths = rollout.mask.sum(1).to(costates)  # |y|, (B,)
+    B, T = rollout.mask.shape
+    factors = {
+        "constant": torch.full_like(lengths, 1 / (B * T)),
+        "token": torch.full_like(lengths, 1 / lengths.sum().item()),
+        "sequence": 1 / (B * lengths),
+    }
+    errors = {}
+    for aggregate, factor in factors.items():
+        with tap(at, calls=2) as inputs:
+            logprobs = completion_logprobs(policy, prompts, rollout.completions, GROUP_SIZE)
+        loss, _ = clipped_surrogate(
+            logprobs, logprobs.detach(), advantages, rollout.mask, aggregate=aggregate
+        )
+        (gradient,) = torch.autograd.grad(-loss, inputs[0])  # (Q, P, D)
+        expected = (factor[:, None, None] * costates).unflatten(0, (-1, GROUP_SIZE)).sum(1)
+        errors[aggregate] = relative_error(gradient, expected)
+    return errors
+
+
 def sample_curve(
-    policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
+    policy: GPT, env: SumGame, prompt: Tensor, at: nn.Module, generator: torch.Generator
 ) -> list[dict[str, float]]:
     """Samples: cosine and relative error of a mean of n costates at the prompt's end.
 
     Each is a root mean square (the cosine a mean) over 4,096 / n means, n = 1, 4, … 1024; b = ½.
     `expected` is the exact relative error, √(E‖λ̂ − ∇V‖² / n) / ‖∇V‖.
     """
-    truth = value_gradient(policy, env, prompt, prompt[:0], layer)
-    exact = error_bound(policy, env, prompt, layer)["gap"]
+    truth = value_gradient(policy, env, prompt, prompt[:0], at)
+    exact = error_bound(policy, env, prompt, at)["gap"]
     rollout = sample(policy, env, prompt[None], 2**12, generator)
-    costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, layer)[:, len(prompt) - 1]
+    costates = empirical_costates(policy, rollout, rollout.rewards - 0.5, at)[:, len(prompt) - 1]
     rows = []
     for n in (4**i for i in range(6)):
         means = costates.unflatten(0, (-1, n)).mean(1)
@@ -119,21 +155,22 @@ def hardening(
                     harder.head.weight *= 1 + strength / 2
                 else:
                     harder.norm.bias += strength * push
-            bound = error_bound(harder, env, prompt, layer, prefix)
+            at = harder.stream[layer]
+            bound = error_bound(harder, env, prompt, at, prefix)
             _, p = outcomes(harder, env, prompt, prefix)
-            truth = value_gradient(harder, env, prompt, prefix, layer)
+            truth = value_gradient(harder, env, prompt, prefix, at)
             row = {"strength": strength, "nats": torch.special.entr(p).sum().item()}
             rows.append(row | {"error": bound["gap"], "signal": truth.square().sum().item()})
     return result
 
 
 def relatives(
-    policy: GPT, env: SumGame, prompt: Tensor, layer: int, generator: torch.Generator
+    policy: GPT, env: SumGame, prompt: Tensor, at: nn.Module, generator: torch.Generator
 ) -> dict[str, float]:
     """Samples: cosine to ∇V of the mean of 4,000 costates of each biased relative."""
-    truth = value_gradient(policy, env, prompt, prompt[:0], layer)
+    truth = value_gradient(policy, env, prompt, prompt[:0], at)
     means = {
-        name: relaxed_costates(policy, env, prompt, layer, name, 4000, generator).mean(0)
+        name: relaxed_costates(policy, env, prompt, at, name, 4000, generator).mean(0)
         for name in RELAXATIONS
     }
     return {name: alignment(mean, truth)[0].item() for name, mean in means.items()}
@@ -145,25 +182,28 @@ def audit(
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
     `states`: `identities` at STATES, every layer. `along`: error, its bounds, entropy and biased
-    relatives at `09=`, checkpoint by checkpoint. `samples` and `hardening` are of the last one.
+    relatives at `09=`, checkpoint by checkpoint. `samples`, `backward_pass` and `hardening` are of the last one.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []
     for step, policy in checkpoints.items():
-        for (target, text), layer in itertools.product(STATES, range(len(policy.blocks) + 1)):
-            row = identities(policy, env, env.prompts[target], env.encode(text), layer)
+        for (target, text), (layer, at) in itertools.product(STATES, enumerate(policy.stream)):
+            row = identities(policy, env, env.prompts[target], env.encode(text), at)
             states.append({"step": step, "target": target, "prefix": text, "layer": layer} | row)
-        bound = error_bound(policy, env, prompt, 0)
-        signal = value_gradient(policy, env, prompt, none, 0).square().sum().item()
-        reached, logits, _ = state_jacobians(policy, env, prompt, 0)
+        at = policy.blocks[0]
+        bound = error_bound(policy, env, prompt, at)
+        signal = value_gradient(policy, env, prompt, none, at).square().sum().item()
+        reached, logits, _ = state_jacobians(policy, env, prompt, at)
         nats = (reached @ token_entropy(logits)).item()
         row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
-        along.append(row | relatives(policy, env, prompt, 0, generator))
+        along.append(row | relatives(policy, env, prompt, at, generator))
+    policy = checkpoints[last]
     return {
         "states": states,
         "along": along,
-        "samples": sample_curve(checkpoints[last], env, prompt, 0, generator),
-        "hardening": hardening(checkpoints[last], env, prompt, env.encode("4"), 0),
+        "samples": sample_curve(policy, env, prompt, policy.blocks[0], generator),
+        "backward_pass": backward_pass(policy, env, generator),
+        "hardening": hardening(policy, env, prompt, env.encode("4"), 0),
     }
 
 

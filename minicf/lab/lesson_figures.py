@@ -1,54 +1,18 @@
-"""Every figure of the project: data in, matplotlib figure out. Nothing here computes a result.
-
-Titles state what was found, in numbers from the data. Colours are those of Okabe and Ito (2008),
-which colour-blind readers can tell apart; a line is labelled where it ends rather than in a legend.
-"""
+"""The figures of the lessons: data in, matplotlib figure out. Nothing here computes a result."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666"
-)  # fmt: skip
-
-
-def _panels(*titles: str, width: float = 5.2, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A row of titled panels without the box's upper and right side."""
-    figure = Figure(figsize=(width * len(titles), height), layout="constrained")
-    axes = list(figure.subplots(1, len(titles), squeeze=False)[0])
-    for axis, title in zip(axes, titles):
-        axis.set_title(title, loc="left", fontsize=11)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> Figure:
-    """Exact success along pretraining (entries with step, success) and RL from step `start` on."""
-    before, after = history[0]["success"], history[-1]["success"]
-    figure, (left, right) = _panels(
-        f"Pretraining reaches {pretraining[-1]['success']:.2f}",
-        f"GRPO from step {start} goes from {before:.2f} to {after:.2f}",
-    )
-    steps = [e["step"] for e in pretraining]
-    left.plot(steps, [e["success"] for e in pretraining], "o-", color=BLUE)
-    left.plot(start, before, "o", color=RED, markersize=10, fillstyle="none")
-    left.annotate(
-        "RL starts here", (start, before), (10, -14), textcoords="offset points", color=RED
-    )
-    left.set(xlabel="pretraining step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
-    right.plot([e["step"] for e in history], [e["success"] for e in history], "o-", color=RED)
-    right.set(xlabel="rollout (every prompt × one group)", ylim=(0, 1.03))
-    return figure
-
+from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, method_style, panels
 
 ROADMAP = (
     ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO's clip"), ("04", "GRPO"),
     ("05", "backprop is\nan adjoint"), ("06", "costates in\na transformer"),
     ("07", "when a costate\nis wrong"), ("08", "when should\nRL start?"),
     ("09", "critic or\nno critic"),
-)  # fmt: skip
+)  # fmt: skip  # fmt: skip
 
 
 def roadmap(current: int) -> Figure:
@@ -79,7 +43,7 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
 
     A panel has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
     """
-    figure, axes = _panels(*[""] * len(panels), width=4.8, height=3.5)
+    figure, axes = panels(*[""] * len(panels), width=4.8, height=3.5)
     for axis, panel in zip(axes, panels):
         costates, truth, noise_free = panel["costates"], panel["truth"], panel["noise_free"]
         axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=3)
@@ -104,7 +68,7 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
 def estimator_variances(horizons: list[int], ratios: dict[str, list[float]]) -> Figure:
     """Variance of the score function over that of pathwise at each horizon, a line per track."""
     last = ", ".join(f"{ratio[-1]:.2g} ({track})" for track, ratio in ratios.items())
-    figure, (axis,) = _panels(f"Variance ratio at T = {horizons[-1]}: {last}", height=3.1)
+    figure, (axis,) = panels(f"Variance ratio at T = {horizons[-1]}: {last}", height=3.1)
     axis.axhline(1, color=GREY, linewidth=1)
     for text, height in (("pathwise varies less", 1.15), ("score function varies less", 0.55)):
         axis.annotate(text, (horizons[-1] * 2, height), ha="right", color=GREY, fontsize=9)
@@ -123,7 +87,7 @@ def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
     """Loss above its floor, success and pass@k (entries with step, loss, success, pass_at_k)."""
     steps, near = [e["step"] for e in curve], floor + 0.1 * (curve[0]["loss"] - floor)
     late = next((e for e in curve if e["loss"] < near), curve[-1])
-    figure, (left, right) = _panels(
+    figure, (left, right) = panels(
         f"Nine tenths of the loss's fall are over by step {late['step']}",
         f"There, exact success is {late['success']:.2f} and pass@{k} {late['pass_at_k']:.2f}",
         width=4.5, height=3.2,
@@ -157,7 +121,7 @@ def clip_objective(
         live = [ratio for ratio, (_, gradient) in zip(grid, points) if gradient != 0]
         side, edge = ("above", live[-1]) if live[0] == grid[0] else ("below", live[0])
         titles.append(f"A = {advantage:+.0f}: no gradient {side} {edge:.2f}")
-    figure, axes = _panels(*titles, width=4.4, height=3.0)
+    figure, axes = panels(*titles, width=4.4, height=3.0)
     for axis, (advantage, points) in zip(axes, curves.items()):
         for name, curve, color in zip(("objective", "its gradient"), zip(*points), (BLUE, ORANGE)):
             axis.plot(grid, curve, color=color, linewidth=2)
@@ -176,7 +140,7 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
     """Exact success after each of many updates on one batch; a label and a curve per run."""
     ends = ", ".join(f"{curve[-1]:.2f} {label}" for label, curve in runs.items())
     start = next(iter(runs.values()))[0]
-    figure, (axis,) = _panels(f"Success: {start:.2f} to {ends}", width=6.0, height=3.0)
+    figure, (axis,) = panels(f"Success: {start:.2f} to {ends}", width=6.0, height=3.0)
     for (label, curve), color in zip(runs.items(), (BLUE, RED)):
         axis.plot(curve, color=color, linewidth=2)
         axis.annotate(
@@ -188,169 +152,6 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
     return figure
 
 
-METHOD_COLORS = {
-    "REINFORCE": GREY, "RLOO": SKY, "GRPO": BLUE, "Dr. GRPO": GREEN, "PPO without critic": ORANGE,
-    "PPO with critic": RED, "oracle": "black",
-}  # fmt: skip
-CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
-
-
-def readiness(entries: list[dict]) -> Figure:
-    """Predicted against real gain, and both along pretraining, of `readiness.ranking`'s entries."""
-    best = max(entries, key=lambda e: e["readiness"])
-    unit = max(e["gain"] for e in entries) / best["readiness"]
-    figure, (left, middle, right) = _panels(
-        "Where readiness is high, RL gains",
-        f"Readiness picks step {best['step']} of the {best['corpus']} corpus",
-        "The parabola of success does not see a stuck run",
-    )
-    for corpus in dict.fromkeys(e["corpus"] for e in entries):
-        some = [e for e in entries if e["corpus"] == corpus]
-        color, steps = CORPUS_COLORS[corpus], [e["step"] for e in some]
-        gain, ready = [e["gain"] for e in some], [e["readiness"] for e in some]
-        parabola = [e["success"] * (1 - e["success"]) for e in some]
-        left.plot(ready, gain, "o", color=color, label=corpus)
-        right.plot(parabola, gain, "o", color=color)
-        middle.plot(steps, gain, "o-", color=color)
-        middle.plot(steps, [unit * each for each in ready], ":", color=color)
-    left.legend(frameon=False, title="pretraining corpus")
-    left.set(xlabel="readiness: signal × headroom", ylabel="real gain of a short GRPO run")
-    label = f"gain (line), readiness × {unit:.2g} (dots)"
-    middle.set(xlabel="pretraining step", ylabel=label)
-    right.set(xlabel="p(1 − p) of mean success p", ylabel="real gain of a short GRPO run")
-    return figure
-
-
-def leaderboard(board: list[dict]) -> Figure:
-    """Success against rollouts and seconds, and what is left of diversity; a row per method."""
-    final = {row["method"]: row["success"] for row in board}
-    best = max((m for m in final if m != "oracle"), key=final.get)
-    figure, (left, middle, right) = _panels(
-        f"{best} ends highest: {final[best]:.3f}",
-        "The same by the clock",
-        "Right answers per prompt that survive",
-    )
-    for row in board:
-        color, success = METHOD_COLORS[row["method"]], [e["success"] for e in row["curve"]]
-        style = dict(color=color, linestyle="--" if row["method"] == "oracle" else "-")
-        left.plot([e["step"] for e in row["curve"]], success, label=row["method"], **style)
-        middle.plot([e["seconds"] for e in row["curve"]], success, **style)
-        right.barh(f"{row['method']}  {row['success']:.3f}", row["distinct"], color=color)
-    left.legend(frameon=False, fontsize=8)
-    left.set(xlabel="rollouts (the oracle: updates)", ylabel="exact success")
-    middle.set(xlabel="seconds of training, one thread", ylabel="exact success")
-    right.set(xlabel="distinct right answers in 64 samples", ylabel="final success")
-    return figure
-
-
-def control(result: dict) -> Figure:
-    """C1: costates around the closed ∇V, the noise-free one beside, and both variance regimes."""
-    rows, regimes = result["scatter"], result["variance"]
-    figure, (left, right) = _panels(
-        "Noisy costates average to ∇V; the noise-free one does not", "Each estimator has its regime"
-    )
-    s = [row["s"] for row in rows]
-    for row in rows:
-        left.plot([row["s"]] * len(row["some"]), row["some"], ".", color=SKY, markersize=3)
-    left.plot(s, [row["truth"] for row in rows], color="black", label="∇V, closed form")
-    left.plot(s, [row["mean"] for row in rows], "o", color=BLUE, label="mean costate")
-    left.plot(s, [row["noise_free"] for row in rows], "--", color=RED, label="noise-free costate")
-    left.legend(frameon=False)
-    left.set(xlabel="state s (radians)", ylabel="reward per radian")
-    for gain, color in ((-0.2, BLUE), (0.1, RED)):
-        some = [row for row in regimes if row["gain"] == gain]
-        right.plot([r["horizon"] for r in some], [r["ratio"] for r in some], "o-", color=color)
-        right.annotate(f"θ = {gain}", (some[-1]["horizon"], some[-1]["ratio"]), color=color)
-    right.axhline(1, color=GREY, linewidth=0.8)
-    right.set(yscale="log", xlabel="horizon T", ylabel="variance, score-function / pathwise")
-    return figure
-
-
-def samples(rows: list[dict]) -> Figure:
-    """Cosine and relative error of a mean of n costates, beside the exact n^(−1/2) line."""
-    last = rows[-1]
-    figure, (left, right) = _panels(
-        f"{last['n']} costates point along ∇V: cosine {last['cosine']:.3f}",
-        "The error falls as 1/√n, by the exact formula",
-    )
-    n = [row["n"] for row in rows]
-    left.plot(n, [row["cosine"] for row in rows], "o-", color=BLUE)
-    left.set(xscale="log", xlabel="costates averaged, n", ylabel="cosine to ∇V", ylim=(0, 1.05))
-    right.plot(n, [row["error"] for row in rows], "o", color=BLUE, label="measured")
-    right.plot(n, [row["expected"] for row in rows], color="black", label="exact")
-    right.legend(frameon=False)
-    right.set(xscale="log", yscale="log", xlabel="costates averaged, n", ylabel="‖error‖ / ‖∇V‖")
-    return figure
-
-
-def attention(states: list[dict]) -> Figure:
-    """C4: the share of ∇V that came by attention, by layer and state, at the last checkpoint."""
-    last = max(row["step"] for row in states)
-    layers = sorted({row["layer"] for row in states})
-    some = [r for r in states if r["step"] == last]
-    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in some))
-    title = "Attention carries credit below the last block, none above it"
-    figure, (axis,) = _panels(title, width=6)
-    for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
-        shares = [r["attention_share"] for r in some if r["layer"] == layer]
-        places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
-        label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
-        bars = axis.bar(places, shares, 0.18, color=color, label=label)
-        axis.bar_label(bars, fmt="%.2f", fontsize=7)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(names)), names, family="monospace")
-    axis.legend(frameon=False)
-    axis.set(xlabel="state (its last token carries the nudge)", ylabel="attention's share of ∇V")
-    return figure
-
-
-def error(along: list[dict]) -> Figure:
-    """C5: the exact error of a costate and its bounds, and the biased relatives, by checkpoint."""
-    along = sorted(along, key=lambda row: row["step"])
-    ratio = max(row["entropy"] / row["error"] for row in along)
-    figure, (left, right) = _panels(
-        f"Entropy bounds the error, within a factor of {ratio:.1f}",
-        "Biased relatives of the costate",
-    )
-    steps = [row["step"] for row in along]
-    lines = (
-        ("error", "exact error", "black", "o-"), ("collision", "bound, 1 − exp(−H)", SKY, "--"),
-        ("entropy", "bound, H", BLUE, "--"), ("signal", "‖∇V‖²", GREEN, "o-"),
-    )  # fmt: skip
-    for key, label, color, style in lines:
-        left.plot(steps, [row[key] for row in along], style, color=color, label=label)
-    left.legend(frameon=False)
-    left.set(xlabel="pretraining step", ylabel="E‖λ̂ − ∇V‖² of 09=", yscale="log")
-    colors = (("hard inputs", ORANGE), ("soft rollout", RED), ("straight-through", PURPLE))
-    for key, color in colors:
-        right.plot(steps, [row[key] for row in along], "o-", color=color, label=key)
-    right.legend(frameon=False)
-    right.set(xlabel="pretraining step", ylabel="cosine of their mean to ∇V", ylim=(-1.05, 1.05))
-    return figure
-
-
-def hardening(result: dict[str, list[dict]]) -> Figure:
-    """Entropy, error and signal as a policy hardens, with J bounded (shifting) or not (cooling)."""
-    first, *_, last = result["cooling"]
-    figure, panels = _panels(
-        "One logit takes all: error and signal vanish",
-        f"Cooled to {last['nats']:.1f} nats: {last['error'] / first['error']:.1f} times the error",
-    )
-    for axis, way in zip(panels, ("shifting", "cooling")):
-        rows = result[way]
-        strength = [row["strength"] for row in rows]
-        for key, label, color in (
-            ("nats", "entropy (nats)", GREY), ("error", "E‖λ̂ − ∇V‖²", RED),
-            ("signal", "‖∇V‖²", GREEN),
-        ):  # fmt: skip
-            axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
-        axis.set(yscale="log")
-    panels[0].set_xlabel("nats added to the stop's logit, about")
-    panels[1].set_xlabel("strength s: the logits times 1 + s/2")
-    panels[0].legend(frameon=False)
-    return figure
-
-
 def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Figure:
     """Share of groups with right and wrong answers, by group size, against the prompt's success.
 
@@ -359,7 +160,7 @@ def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Fi
     size, rare = max(shares), int((grid - 0.05).abs().argmin())
     share = curves[size][rare]
     title = f"At success {grid[rare]:.2f}, {share:.0%} of groups of {size} carry a signal"
-    figure, (axis,) = _panels(title, width=6.4)
+    figure, (axis,) = panels(title, width=6.4)
     for G, color in zip(shares, (GREEN, BLUE, ORANGE)):
         axis.plot(grid, curves[G], color=color, linewidth=1.2)
         axis.plot(success, shares[G], ".", color=color)
@@ -376,7 +177,7 @@ def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
     last = curves[-1]
     times = last["at_success"][1] / last["noise"][0]
     title = f"At success {last['success']:.2f}, b = success is {times:.0f} times noisier than b = 0"
-    figure, (axis,) = _panels(title, width=6.4, height=3.4)
+    figure, (axis,) = panels(title, width=6.4, height=3.4)
     for curve, color in zip(curves, (GREEN, BLUE, PURPLE)):
         axis.plot(baselines, curve["noise"], color=color, linewidth=2)
         axis.plot(*curve["at_success"], "o", color=color, markersize=8)
@@ -398,7 +199,7 @@ def readiness_along(checkpoints: list[dict]) -> Figure:
     """
     corpora = list(dict.fromkeys(e["corpus"] for e in checkpoints))
     steps = list(dict.fromkeys(e["step"] for e in checkpoints))
-    figure, axes = _panels(*corpora, width=3.6, height=3.2)
+    figure, axes = panels(*corpora, width=3.6, height=3.2)
     ranges, mean = {}, {}
     for place in ((key, corpus) for corpus in corpora for key in ("gain", "readiness")):
         some = [(e["step"], e[place[0]]) for e in checkpoints if e["corpus"] == place[1]]
@@ -424,11 +225,11 @@ def readiness_along(checkpoints: list[dict]) -> Figure:
 def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
     """A row of dots for each method, with a bar at its mean."""
     for i, (method, some) in enumerate(values.items()):
-        axis.plot(some, [i] * len(some), "o", color=METHOD_COLORS[method], alpha=0.5, markersize=5)
+        axis.plot(some, [i] * len(some), "o", color=method_style(method)["color"], alpha=0.5, markersize=5)
         axis.plot(sum(some) / len(some), i, "|", color="black", markersize=16)
     axis.set_yticks(range(len(values)), values)
     for tick in axis.get_yticklabels():
-        tick.set_color(METHOD_COLORS[tick.get_text()])
+        tick.set_color(method_style(tick.get_text())["color"])
     axis.set(xlabel=label)
 
 
@@ -444,7 +245,7 @@ def leaderboard_over_seeds(board: list[dict]) -> Figure:
     figure, size = Figure(figsize=(10, 5.4), layout="constrained"), max(e["samples"] for e in board)
     axes = figure.subplot_mosaic([["samples", "seconds"], ["success", "distinct"]])
     for method in order:
-        style = dict(color=METHOD_COLORS[method], linestyle="--" if method == "oracle" else "-")
+        style = method_style(method)
         at = list(zip(*(row["curve"] for row in rows[method])))  # entries, each over the seeds
         success = [sum(e["success"] for e in entries) / len(entries) for entries in at]
         samples = [size * entries[0]["step"] / at[-1][0]["step"] for entries in at]
@@ -473,7 +274,7 @@ def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> F
     """Cosine to ∇V of a mean of n costates, n in sizes, a curve per token; the first n with .9."""
     needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
     most, least = max(zip(needed, text)), min(zip(needed, text))
-    figure, (left, right) = _panels(
+    figure, (left, right) = panels(
         "One costate is mostly noise; their mean turns to ∇V",
         f"Cosine .9 takes {most[0]} costates at `{most[1]}`, {least[0]} at `{least[1]}`",
         width=4.6,
@@ -499,7 +300,7 @@ def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
     name, first, truth = next(iter(rows)), next(iter(rows.values())), list(rows.values())[-1]
     wrong = sum(a * b < 0 for a, b in zip(first, truth))
     title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"
-    figure, (axis,) = _panels(title, width=6.4, height=2.2)
+    figure, (axis,) = panels(title, width=6.4, height=2.2)
     for i, (label, effects) in enumerate(rows.items()):
         axis.text(-0.15, -i, label, ha="right", va="center")
         for x, (token, effect) in enumerate(zip(text, effects)):
@@ -523,7 +324,7 @@ def error_and_entropy(families: dict[str, list[dict]]) -> Figure:
     runs, (first, *_, last) = sum(families.values(), []), next(iter(families.values()))
     times = last["error"] / first["error"]
     worst = max(row["entropy"] / row["error"] for row in runs)
-    figure, (left, right) = _panels(
+    figure, (left, right) = panels(
         f"{first['nats']:.1f} to {last['nats']:.1f} nats: {times:,.0f} times the error",
         f"Gaps give it exactly, entropy within a factor of {worst:.1f}",
         width=4.8,

@@ -1,4 +1,4 @@
-"""How long a GRPO step takes and where the time goes: python -m minicf.bench
+"""How long a GRPO step takes and where the time goes: python -m minicf.lab.bench
 
 One step samples 32 × 8 completions, scores them and makes one update. Times are medians over
 repeats with the spread of the middle half. No step is faster than its matrix products: `products`
@@ -15,11 +15,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .env import SumGame
-from .gpt import GPT, GPTConfig
-from .grpo import group_advantages, grpo_loss
-from .rollout import completion_logprobs, sample
-from .training import optimizer_for
+from ..env import SumGame
+from ..gpt import GPT
+from ..grpo import group_advantages, grpo_loss
+from ..rollout import completion_logprobs, sample
+from ..training import optimizer_for
 
 PROMPTS = 32
 
@@ -64,8 +64,7 @@ class Products(TorchDispatchMode):
 def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[str, float]:
     """Times (ms) of a step, its parts and its matrix products alone; its tokens and its flops."""
     env, generator = SumGame(max_terms), torch.Generator().manual_seed(0)
-    context = env.prompt_length + env.completion_length - 1
-    policy = GPT(GPTConfig(len(env.vocab), context, 2, 4, d_model), generator)
+    policy = GPT.for_world(env, d_model=d_model, generator=generator)
     prompts = env.prompts[torch.arange(PROMPTS) % len(env.prompts)]
     optimizer = optimizer_for([policy], 1e-4, weight_decay=0.0)
     rollout = sample(policy, env, prompts, group_size, generator)

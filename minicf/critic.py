@@ -1,0 +1,32 @@
+"""The critic: the one part of PPO that can be left out.
+
+It learns V(s), the expected reward from each state of a completion, and `ppo.gae` turns its values
+into advantages. A second network of the policy's size, hence twice the cost of an update.
+"""
+
+import copy
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .rollout import completion_logits, group_rows
+
+
+class Critic(nn.Module):
+    """State values in reward units: a copy of the policy's trunk with a read-out starting at 0.
+
+    Needs the policy's `head`, a linear read-out.
+    """
+
+    def __init__(self, policy: nn.Module):
+        super().__init__()
+        self.trunk = copy.deepcopy(policy)
+        head = self.trunk.head
+        head.weight = nn.Parameter(torch.zeros_like(head.weight[:1]))  # D -> 1
+        head.out_features = 1
+
+    def forward(self, prompts: Tensor, completions: Tensor, group_size: int = 1) -> Tensor:
+        """V of the state before each token of completions (B, T), prompts as in scoring: (B, T)."""
+        rows = group_rows(prompts, group_size)
+        return completion_logits(self.trunk, prompts, completions, rows).squeeze(-1)

@@ -1,0 +1,258 @@
+"""The figures of train.py: data in, matplotlib figure out. Nothing here computes a result.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..training import METHODS
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666"
+)  # fmt: skip
+CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
+
+
+def method_style(method: str) -> dict[str, str]:
+    """Colour and line of a method: a colour each, dashed from the eighth on; the oracle is black."""
+    if method == "oracle":
+        return {"color": "black", "linestyle": ":"}
+    palette = (GREY, SKY, BLUE, GREEN, ORANGE, RED, PURPLE)
+    place = list(METHODS).index(method)
+    return {
+        "color": palette[place % len(palette)],
+        "linestyle": "-" if place < len(palette) else "--",
+    }
+
+
+def panels(*titles: str, width: float = 5.2, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A row of titled panels without the box's upper and right side."""
+    figure = Figure(figsize=(width * len(titles), height), layout="constrained")
+    axes = list(figure.subplots(1, len(titles), squeeze=False)[0])
+    for axis, title in zip(axes, titles):
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def all_figures(report: dict, start: int) -> dict[str, Figure]:
+    """Every figure of a report of train.py, by name; RL started at pretraining step `start`."""
+    entries, board, costates = report["readiness"], report["leaderboard"], report["costates"]
+    clean = [entry for entry in entries if entry["corpus"] == "clean"]
+    grpo = next(row["curve"] for row in board if row["method"] == "GRPO")
+    return {
+        "learning_curve": learning_curve(clean, start, grpo),
+        "alignment": alignment(board),
+        "readiness": readiness(entries),
+        "leaderboard": leaderboard(board),
+        "control": control(report["control"]),
+        "samples": samples(costates["samples"]),
+        "attention": attention(costates["states"]),
+        "error": error(costates["along"]),
+        "hardening": hardening(costates["hardening"]),
+    }
+
+
+def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> Figure:
+    """Exact success along pretraining (entries with step, success) and RL from step `start` on."""
+    before, after = history[0]["success"], history[-1]["success"]
+    figure, (left, right) = panels(
+        f"Pretraining reaches {pretraining[-1]['success']:.2f}",
+        f"GRPO from step {start} goes from {before:.2f} to {after:.2f}",
+    )
+    steps = [e["step"] for e in pretraining]
+    left.plot(steps, [e["success"] for e in pretraining], "o-", color=BLUE)
+    left.plot(start, before, "o", color=RED, markersize=10, fillstyle="none")
+    left.annotate(
+        "RL starts here", (start, before), (10, -14), textcoords="offset points", color=RED
+    )
+    left.set(xlabel="pretraining step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
+    right.plot([e["step"] for e in history], [e["success"] for e in history], "o-", color=RED)
+    right.set(xlabel="rollout (every prompt × one group)", ylim=(0, 1.03))
+    return figure
+
+
+def alignment(board: list[dict]) -> Figure:
+    """C8: cosine of each run's own backward pass with ∇V, and exact success, along the runs.
+
+    Rows have method, group_size and curve; a line is the mean over rows of one method and group
+    size, and a band their range.
+    """
+    figure, (left, right) = panels(
+        "What loss.backward() leaves points along ∇V", "while the policy learns", width=5.6
+    )
+    lines: dict[tuple, list[dict]] = {}
+    for row in board:
+        lines.setdefault((row["method"], row["group_size"]), []).append(row)
+    sizes = sorted({size for _, size in lines})
+    for (method, size), rows in lines.items():
+        style = method_style(method) | {"linewidth": 1 + sizes.index(size)}
+        label = f"{method}, G = {size}" if len(sizes) > 1 else method
+        for axis, key, first in ((left, "alignment", 1), (right, "success", 0)):
+            entries = list(zip(*(row["curve"][first:] for row in rows)))  # over the rows, by step
+            steps = [some[0]["step"] for some in entries]
+            values = [[each[key] for each in some] for some in entries]
+            mean = [sum(some) / len(some) for some in values]
+            axis.plot(steps, mean, **style, label=label)
+            low, high = [min(some) for some in values], [max(some) for some in values]
+            axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    left.set(xlabel="rollout", ylabel="cosine to the exact value gradient", ylim=(0, 1.03))
+    right.set(xlabel="rollout", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def readiness(entries: list[dict]) -> Figure:
+    """Predicted against real gain, and both along pretraining, of `readiness.ranking`'s entries."""
+    best = max(entries, key=lambda e: e["readiness"])
+    unit = max(e["gain"] for e in entries) / best["readiness"]
+    figure, (left, middle, right) = panels(
+        "Where readiness is high, RL gains",
+        f"Readiness picks step {best['step']} of the {best['corpus']} corpus",
+        "The parabola of success does not see a stuck run",
+    )
+    for corpus in dict.fromkeys(e["corpus"] for e in entries):
+        some = [e for e in entries if e["corpus"] == corpus]
+        color, steps = CORPUS_COLORS[corpus], [e["step"] for e in some]
+        gain, ready = [e["gain"] for e in some], [e["readiness"] for e in some]
+        parabola = [e["success"] * (1 - e["success"]) for e in some]
+        left.plot(ready, gain, "o", color=color, label=corpus)
+        right.plot(parabola, gain, "o", color=color)
+        middle.plot(steps, gain, "o-", color=color)
+        middle.plot(steps, [unit * each for each in ready], ":", color=color)
+    left.legend(frameon=False, title="pretraining corpus")
+    left.set(xlabel="readiness: signal × headroom", ylabel="real gain of a short GRPO run")
+    label = f"gain (line), readiness × {unit:.2g} (dots)"
+    middle.set(xlabel="pretraining step", ylabel=label)
+    right.set(xlabel="p(1 − p) of mean success p", ylabel="real gain of a short GRPO run")
+    return figure
+
+
+def leaderboard(board: list[dict]) -> Figure:
+    """Success against rollouts and seconds, and what is left of diversity; a row per method."""
+    final = {row["method"]: row["success"] for row in board}
+    best = max((m for m in final if m != "oracle"), key=final.get)
+    figure, (left, middle, right) = panels(
+        f"{best} ends highest: {final[best]:.3f}",
+        "The same by the clock",
+        "Right answers per prompt that survive",
+    )
+    for row in board:
+        success, style = [e["success"] for e in row["curve"]], method_style(row["method"])
+        left.plot([e["step"] for e in row["curve"]], success, label=row["method"], **style)
+        middle.plot([e["seconds"] for e in row["curve"]], success, **style)
+        right.barh(f"{row['method']}  {row['success']:.3f}", row["distinct"], color=style["color"])
+    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="rollouts (the oracle: updates)", ylabel="exact success")
+    middle.set(xlabel="seconds of training, one thread", ylabel="exact success")
+    right.set(xlabel="distinct right answers in 64 samples", ylabel="final success")
+    return figure
+
+
+def control(result: dict) -> Figure:
+    """C1: costates around the closed ∇V, the noise-free one beside, and both variance regimes."""
+    rows, regimes = result["scatter"], result["variance"]
+    figure, (left, right) = panels(
+        "Noisy costates average to ∇V; the noise-free one does not", "Each estimator has its regime"
+    )
+    s = [row["s"] for row in rows]
+    for row in rows:
+        left.plot([row["s"]] * len(row["some"]), row["some"], ".", color=SKY, markersize=3)
+    left.plot(s, [row["truth"] for row in rows], color="black", label="∇V, closed form")
+    left.plot(s, [row["mean"] for row in rows], "o", color=BLUE, label="mean costate")
+    left.plot(s, [row["noise_free"] for row in rows], "--", color=RED, label="noise-free costate")
+    left.legend(frameon=False)
+    left.set(xlabel="state s (radians)", ylabel="reward per radian")
+    for gain, color in ((-0.2, BLUE), (0.1, RED)):
+        some = [row for row in regimes if row["gain"] == gain]
+        right.plot([r["horizon"] for r in some], [r["ratio"] for r in some], "o-", color=color)
+        right.annotate(f"θ = {gain}", (some[-1]["horizon"], some[-1]["ratio"]), color=color)
+    right.axhline(1, color=GREY, linewidth=0.8)
+    right.set(yscale="log", xlabel="horizon T", ylabel="variance, score-function / pathwise")
+    return figure
+
+
+def samples(rows: list[dict]) -> Figure:
+    """Cosine and relative error of a mean of n costates, beside the exact n^(−1/2) line."""
+    last = rows[-1]
+    figure, (left, right) = panels(
+        f"{last['n']} costates point along ∇V: cosine {last['cosine']:.3f}",
+        "The error falls as 1/√n, by the exact formula",
+    )
+    n = [row["n"] for row in rows]
+    left.plot(n, [row["cosine"] for row in rows], "o-", color=BLUE)
+    left.set(xscale="log", xlabel="costates averaged, n", ylabel="cosine to ∇V", ylim=(0, 1.05))
+    right.plot(n, [row["error"] for row in rows], "o", color=BLUE, label="measured")
+    right.plot(n, [row["expected"] for row in rows], color="black", label="exact")
+    right.legend(frameon=False)
+    right.set(xscale="log", yscale="log", xlabel="costates averaged, n", ylabel="‖error‖ / ‖∇V‖")
+    return figure
+
+
+def attention(states: list[dict]) -> Figure:
+    """C4: the share of ∇V that came by attention, by layer and state, at the last checkpoint."""
+    last = max(row["step"] for row in states)
+    layers = sorted({row["layer"] for row in states})
+    some = [r for r in states if r["step"] == last]
+    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in some))
+    title = "Attention carries credit below the last block, none above it"
+    figure, (axis,) = panels(title, width=6)
+    for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
+        shares = [r["attention_share"] for r in some if r["layer"] == layer]
+        places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
+        label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
+        bars = axis.bar(places, shares, 0.18, color=color, label=label)
+        axis.bar_label(bars, fmt="%.2f", fontsize=7)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(names)), names, family="monospace")
+    axis.legend(frameon=False)
+    axis.set(xlabel="state (its last token carries the nudge)", ylabel="attention's share of ∇V")
+    return figure
+
+
+def error(along: list[dict]) -> Figure:
+    """C5: the exact error of a costate and its bounds, and the biased relatives, by checkpoint."""
+    along = sorted(along, key=lambda row: row["step"])
+    ratio = max(row["entropy"] / row["error"] for row in along)
+    figure, (left, right) = panels(
+        f"Entropy bounds the error, within a factor of {ratio:.1f}",
+        "Biased relatives of the costate",
+    )
+    steps = [row["step"] for row in along]
+    lines = (
+        ("error", "exact error", "black", "o-"), ("collision", "bound, 1 − exp(−H)", SKY, "--"),
+        ("entropy", "bound, H", BLUE, "--"), ("signal", "‖∇V‖²", GREEN, "o-"),
+    )  # fmt: skip
+    for key, label, color, style in lines:
+        left.plot(steps, [row[key] for row in along], style, color=color, label=label)
+    left.legend(frameon=False)
+    left.set(xlabel="pretraining step", ylabel="E‖λ̂ − ∇V‖² of 09=", yscale="log")
+    colors = (("hard inputs", ORANGE), ("soft rollout", RED), ("straight-through", PURPLE))
+    for key, color in colors:
+        right.plot(steps, [row[key] for row in along], "o-", color=color, label=key)
+    right.legend(frameon=False)
+    right.set(xlabel="pretraining step", ylabel="cosine of their mean to ∇V", ylim=(-1.05, 1.05))
+    return figure
+
+
+def hardening(result: dict[str, list[dict]]) -> Figure:
+    """Entropy, error and signal as a policy hardens, with J bounded (shifting) or not (cooling)."""
+    first, *_, last = result["cooling"]
+    figure, axes = panels(
+        "One logit takes all: error and signal vanish",
+        f"Cooled to {last['nats']:.1f} nats: {last['error'] / first['error']:.1f} times the error",
+    )
+    for axis, way in zip(axes, ("shifting", "cooling")):
+        rows = result[way]
+        strength = [row["strength"] for row in rows]
+        for key, label, color in (
+            ("nats", "entropy (nats)", GREY), ("error", "E‖λ̂ − ∇V‖²", RED),
+            ("signal", "‖∇V‖²", GREEN),
+        ):  # fmt: skip
+            axis.plot(strength, [row[key] for row in rows], "o-", color=color, label=label)
+        axis.set(yscale="log")
+    axes[0].set_xlabel("nats added to the stop's logit, about")
+    axes[1].set_xlabel("strength s: the logits times 1 + s/2")
+    axes[0].legend(frameon=False)
+    return figure

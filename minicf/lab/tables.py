@@ -1,0 +1,123 @@
+"""What train.py prints: tables of a report's rows."""
+
+import math
+
+import torch
+
+from ..env import SumGame
+from ..gpt import GPT
+from ..rollout import sample
+from .statistics import PREDICTORS
+
+
+def table(rows: list[dict], columns: dict[str, str]) -> str:
+    """Rows as text; `columns` maps a key to its format, and text has none. A nan is left out."""
+    lines = [[*columns]]
+    for row in rows:
+        cells = [format(row[key], columns[key]) for key in columns]
+        lines.append(["-" if "nan" in cell else cell for cell in cells])
+    sizes = [max(map(len, column)) for column in zip(*lines)]
+    align = [str.rjust if form else str.ljust for form in columns.values()]
+    lines = [[put(cell, n) for put, cell, n in zip(align, line, sizes)] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def readiness_table(entries: list[dict]) -> str:
+    """What each checkpoint promised and what RL gained there."""
+    columns = {"corpus": "", "step": "d", "loss": ".3f", "success": ".3f", "pass_at_k": ".3f"}
+    columns |= {"signal": ".3f", "headroom": ".3f", "readiness": ".3f", "reward_std": ".3f"}
+    title = "At each checkpoint; gain is that of a short GRPO run, more_pretraining of as many steps"
+    return title + "\n" + table(entries, columns | {"gain": "+.3f", "more_pretraining": "+.3f"})
+
+
+def ranking_table(ranks: dict) -> str:
+    """Predictors beside the real gain, pool by pool."""
+    rows = [
+        {"predictor": name}
+        | {f"{pool} {kind}": ranks[pool][name][kind] for pool in ranks for kind in ("rank", "pick")}
+        for name in PREDICTORS
+    ]
+    title = "Rank correlation with the gain, and the pick's share of the best gain"
+    columns = {key: "" if key == "predictor" else ".2f" for key in rows[0]}
+    return title + "\n" + table(rows, columns)
+
+
+def leaderboard_table(board: list[dict]) -> str:
+    """The methods by final success, distance to the oracle, and a line on what it supports."""
+    oracle = next(row["success"] for row in board if row["method"] == "oracle")
+    missing = {"entropy": math.nan, "clip_fraction": math.nan, "value_error": math.nan}
+    rows = [
+        missing | row | {"to_oracle": row["success"] - oracle}
+        for row in sorted(board, key=lambda row: -row["success"])
+    ]
+    columns = {
+        "method": "", "success": ".3f", "to_oracle": "+.3f", "alignment": ".2f", "samples": "d",
+        "seconds": ".1f", "distinct": ".1f", "entropy": ".2f", "clip_fraction": ".3f",
+        "value_error": ".3f",
+    }  # fmt: skip
+    spread = rows[0]["success"] - rows[-1]["success"]
+    lines = [
+        "Leaderboard, best first. alignment: cosine of what loss.backward() left on the prompts",
+        "with the exact ∇V, mean over the run; distinct: right answers of 64 samples of a prompt",
+        table(rows, columns),
+        f"One RL seed: an order within {spread:.3f} is no verdict; `--study` has the seeds for one.",
+    ]
+    return "\n".join(lines)
+
+
+def examples(policy: GPT, env: SumGame) -> list[str]:
+    """One completion of each of five prompts, always from the same noise; ✓ where it is right."""
+    prompts = env.prompts[torch.linspace(1, len(env.prompts) - 2, 5).long()]
+    rollout = sample(policy, env, prompts, 1, torch.Generator().manual_seed(0))
+    texts = []
+    for prompt, row, live, reward in zip(
+        prompts, rollout.completions, rollout.mask, rollout.rewards
+    ):
+        mark = " ✓" if reward == 1 else ""
+        texts.append(env.decode(prompt) + env.decode(row[live]) + mark)
+    return texts
+
+
+def examples_table(row: dict) -> str:
+    """Five completions before and after a method's run."""
+    title = f"Five completions before and after {row['method']}; ✓ where the sum is right"
+    pairs = zip(row["completions"]["before"], row["completions"]["after"])
+    rows = [{"before": before, "after": after} for before, after in pairs]
+    return title + "\n" + table(rows, {"before": "", "after": ""})
+
+
+def claims_table(rows: list[dict]) -> str:
+    """Claims, what was measured, and verdicts."""
+    shown = [
+        {"claim": row["claim"], "measured": f"{row['measured']:.3g}"}
+        | {"threshold": f"{row['relation']} {row['threshold']:g}"}
+        | {"holds": "yes" if row["holds"] else "NO", "statement": row["statement"]}
+        for row in rows
+    ]
+    lines = [table(shown, dict.fromkeys(shown[0], ""))]
+    if not all(row["holds"] for row in rows):
+        lines.append("NO: not in this run. The thresholds are meant for the default sizes.")
+    return "\n".join(lines)
+
+
+def study_table(ranks: dict, kind: str) -> str:
+    """Mean and interval of each predictor's `kind` ("rank" or "pick"), pool by pool."""
+    rows = []
+    for name in PREDICTORS:
+        cells = {pool: ranks[pool][name][kind] for pool in ranks}
+        shown = {pool: f"{m:.2f} [{low:.2f}, {high:.2f}]" for pool, (m, low, high) in cells.items()}
+        rows.append({kind: name} | shown)
+    return table(rows, dict.fromkeys(rows[0], ""))
+
+
+def print_report(report: dict) -> None:
+    """Everything that the demonstration has to say."""
+    grpo = next(row for row in report["leaderboard"] if row["method"] == "GRPO")
+    for text in (
+        readiness_table(report["readiness"]),
+        ranking_table(report["rank_correlation"]),
+        leaderboard_table(report["leaderboard"]),
+        examples_table(grpo),
+        claims_table(report["claims"]),
+    ):
+        print("\n" + text)

@@ -65,13 +65,13 @@ class Config:
 
     def __post_init__(self):
         check_options(self)
-        for flag, value, most in (
-            ("--max-terms", self.max_terms, 5),
-            ("--audits", self.audits, len(AUDIT_STEPS)),
-            ("--checkpoints", self.checkpoints, self.pretrain_steps),
-        ):
-            if value > most:
-                raise ValueError(f"{flag} must be at most {most}, not {value}")
+        if self.max_terms > 5:
+            raise ValueError(f"--max-terms must be at most 5, not {self.max_terms}")
+        if self.audits > len(AUDIT_STEPS):
+            raise ValueError(f"--audits must be at most {len(AUDIT_STEPS)}, not {self.audits}")
+        if self.checkpoints > self.pretrain_steps:
+            most = f"--pretrain-steps {self.pretrain_steps}"
+            raise ValueError(f"--checkpoints must be at most {most}, not {self.checkpoints}")
         if self.d_model % self.n_head:
             raise ValueError(f"--d-model {self.d_model} is not divisible by --n-head {self.n_head}")
 
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
         answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)
         print(f"World: {len(world.prompts)} prompts such as 12=, {answers:,} right answers in all.")
 
-        print(f"\n1. Pretraining on a clean and a narrow corpus, {config.pretrain_steps} steps each")
+        print(f"\n1. Pretraining, {config.pretrain_steps} steps on a clean and on a narrow corpus")
         runs = units.run(pretrain_units(config, ["clean", "narrow"]))
         entries = [entry for run in runs for entry in run["entries"]]
         start = starting_point(entries)
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
         }  # fmt: skip
         report["claims"] = claims(report)
         write_json(Path(config.out, "report.json"), report)
-        draw(config.out, report, start)
+        draw(config.out, report)
         print_report(report)
         print(f"\n{report['seconds']:.0f} s; report and figures in {config.out}")
 

@@ -2,7 +2,7 @@
 
 With z_t the logits, J_t = ∂z_t/∂x_j and e_y one-hot, λ̂_j = A·Σ_t J_tᵀ(e_{y_t} − π_t). The vector
 e_y − π is the sampling gap; its mean square is 1 − Σπ², at most 1 − e^{−H}, at most H, the entropy.
-Two identities tie the error E‖λ̂ − ∇V‖² to it: `martingale_terms` for any rewards, and `error_bound`
+Two identities tie the error E‖λ̂ − ∇V‖² to it, `martingale_terms` for any rewards, `error_bound`
 for rewards 0 or 1. They bound the absolute error. The relative one, error over ‖∇V‖², sets how many
 samples are needed, and can grow while the absolute error falls.
 
@@ -52,11 +52,11 @@ def martingale_terms(
     """
     terms = []
     for t in range(rollout.mask.size(1)):
-        spread = probabilities.new_zeros(())
+        term = probabilities.new_zeros(())
         if t >= start:
             parts = [_mean_square(rollout, probabilities, costates, n) for n in (t + 1, t)]
-            spread = parts[0] - parts[1]  # Σ_v π_v‖W(v)‖² − ‖Σ_v π_v W(v)‖², averaged over s_t
-        terms.append(spread)
+            term = parts[0] - parts[1]  # Σ_v π_v‖W(v)‖² − ‖Σ_v π_v W(v)‖², averaged over s_t
+        terms.append(term)
     return torch.stack(terms)
 
 

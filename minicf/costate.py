@@ -80,7 +80,11 @@ def attention_share(attention: Tensor, gradient: Tensor) -> Tensor:
 
 
 def alignment(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and ratio of norms of vectors (…, D): (…), (…). One alone misleads; 0/0 is nan."""
+    """Cosine, 0 for a vector of zeros, and ratio of norms of vectors (…, D): (…), (…).
+
+    One alone misleads.
+    """
     length, true_length = estimate.norm(dim=-1), truth.norm(dim=-1)
-    cosine = (estimate * truth).sum(-1) / length / true_length
+    product = length * true_length
+    cosine = (estimate * truth).sum(-1) / product.masked_fill(product == 0, 1.0)
     return cosine, length / true_length

@@ -51,10 +51,10 @@ def solution_probabilities(
     solutions = [env.solutions(prompt) for prompt in prompts]
     counts = torch.tensor([len(rows) for rows in solutions], device=device)
     rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
-    completions = torch.cat(solutions).to(device)
-    logits = completion_logits(policy, prompts.to(device), completions, rows)
-    dead = ~completion_mask(completions, env.eos)
-    return token_logprobs(logits, completions).masked_fill(dead, 0.0).sum(1).exp(), rows
+    answers = torch.cat(solutions).to(device)  # (R, T)
+    logits = completion_logits(policy, prompts.to(device), answers, rows)
+    dead = ~completion_mask(answers, env.eos)
+    return token_logprobs(logits, answers).masked_fill(dead, 0.0).sum(1).exp(), rows
 
 
 def success(policy: nn.Module, env: SumGame, prompts: Tensor | None = None) -> Tensor:
@@ -84,19 +84,19 @@ def distinct_solutions(policy: nn.Module, env: SumGame, samples: int = 64) -> Te
     return seen.new_zeros(len(env.prompts)).index_add(0, rows, seen)
 
 
-def prefix_values(policy: nn.Module, env: SumGame, prompts: Tensor, completions: Tensor) -> Tensor:
-    """Exact value of the state before each token of completions (B, T) of prompts (B, P): (B, T).
+def prefix_values(policy: nn.Module, env: SumGame, prompts: Tensor, answers: Tensor) -> Tensor:
+    """Exact value of the state before each token of answers (B, T) to prompts (B, P): (B, T).
 
     It is what a critic should have learnt. After the first stop it means nothing.
     """
-    values = torch.zeros_like(completions, dtype=next(policy.parameters()).dtype)
+    values = torch.zeros_like(answers, dtype=next(policy.parameters()).dtype)
     for prompt in prompts.unique(dim=0):
         rows = (prompts == prompt).all(1)
-        solutions = env.solutions(prompt.cpu()).to(completions.device)  # (K, T)
+        solutions = env.solutions(prompt.cpu()).to(answers.device)  # (K, T)
         logprobs = completion_logprobs(policy, prompt[None], solutions, len(solutions))
         live = completion_mask(solutions, env.eos)
         onward = logprobs.masked_fill(~live, 0.0).flip(1).cumsum(1).flip(1)  # from token t on
-        same = (completions[rows, None] == solutions).long().cumprod(-1)  # (b, K, T)
+        same = (answers[rows, None] == solutions).long().cumprod(-1)  # (b, K, T)
         shares = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)  # before token t
         values[rows] = (shares * onward.exp()).sum(1).to(values.dtype)
     return values
@@ -167,7 +167,9 @@ def entropy(policy: nn.Module, env: SumGame, prompts: Tensor | None = None) -> T
     return torch.stack([torch.special.entr(outcomes(policy, env, q)[1]).sum() for q in prompts])
 
 
-def kl(policy: nn.Module, reference: nn.Module, env: SumGame, prompts: Tensor | None = None) -> Tensor:
+def kl(
+    policy: nn.Module, reference: nn.Module, env: SumGame, prompts: Tensor | None = None
+) -> Tensor:
     """Exact KL(policy‖reference) in nats over whole completions of prompts (N, P): (N,)."""
     prompts = env.prompts if prompts is None else prompts
     pairs = [[outcomes(each, env, q)[1] for each in (policy, reference)] for q in prompts]

@@ -3,8 +3,8 @@
     readiness = signal × headroom,
     signal = mean over prompts of ‖∇V‖,    headroom = pass@k − pass@1
 
-The gradient is that with respect to the residual stream x entering the first block, at all prompt
-positions. The product is the rate of a relaxation model, dV/dt = κ · signal · (headroom left), not a
+The gradient is that with respect to the residual stream entering the first block, at all prompt
+positions. The product is the rate of a relaxation model, dV/dt = κ · signal · (headroom left), no
 theorem. The signal is in the stream's own units: doubling the embeddings and all block outputs
 halves it and changes no V, so that only checkpoints of one architecture can be compared. It fails
 for long runs, for prompts whose gradients oppose each other, and near V = 0 or 1.
@@ -32,7 +32,7 @@ def signal(policy: nn.Module, env: SumGame, prompts: Tensor | None = None) -> Te
 
 
 def headroom(p: Tensor, k: int = 16) -> Tensor:
-    """Mean pass@k − pass@1 from exact success p (N,) of prompts: what k draws can reach, a scalar."""
+    """Mean pass@k − pass@1 from exact success p (N,) of prompts: what k draws reach, a scalar."""
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if not ((p >= -1e-6) & (p <= 1 + 1e-6)).all():

@@ -62,7 +62,7 @@ def completion_logits(
 ) -> Tensor:
     """Logits (B, T, V) that the policy has for each token of completions (B, T).
 
-    `rows` (B,) names the row of `prompts` (Q, P) that each completion follows: the network is called
+    `rows` (B,) names the row of `prompts` (Q, P) that each completion follows; the policy is called
     twice, for the prompts (Q, P) and for the completions (B, T−1). Without it, completion b follows
     prompts[b] in one plain call, (B, P+T−1).
     """

@@ -57,7 +57,7 @@ def tap(
         handle.remove()
     if not inputs or len(inputs) != (calls or len(inputs)):
         expected = "at least once" if calls is None else f"{calls} times"
-        raise ValueError(f"{name} must be called {expected} within the tap, not {len(inputs)} times")
+        raise ValueError(f"{name} must be called {expected} within a tap, not {len(inputs)} times")
 
 
 def _fitted(delta: Tensor, x: Tensor) -> Tensor:

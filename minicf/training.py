@@ -131,7 +131,10 @@ def improve(
     this step's first backward pass left entering policy.blocks[0]: see `align`. In a world without
     `solutions` success and alignment are nan; for a policy without `blocks` alignment is.
     """
-    settings = _method(method, learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    _check(learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
+    settings = METHODS[method]
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
     critic = Critic(policy) if settings.baseline == "critic" else None
     reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef > 0 else None
@@ -219,7 +222,7 @@ def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]
     `inputs` are those of a tap around the scoring; the first, (Q, ≥ P, D), holds the prompts, and
     −∂loss/∂x as its gradient. `alignment`: cosine of all prompts together, as one vector.
     `prompt_alignment`: mean of the cosines of single prompts, of those with a gradient and
-    ‖∇V‖ > 1e-12. nan where there is none, or no truth.
+    ‖∇V‖ > 1e-12. Both are nan where there is none, or no truth.
     """
     if truth is None:
         return {"alignment": math.nan, "prompt_alignment": math.nan}
@@ -227,7 +230,10 @@ def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]
     cosines, _ = alignment(left.flatten(1), truth.flatten(1))
     live = left.flatten(1).any(1) & (truth.flatten(1).norm(dim=1) > 1e-12)
     together, _ = alignment(left.flatten(), truth.flatten())
-    return {"alignment": together.item(), "prompt_alignment": cosines[live].mean().item()}
+    return {
+        "alignment": together.item() if live.any() else math.nan,
+        "prompt_alignment": cosines[live].mean().item(),  # nan for none
+    }
 
 
 def optimizer_for(
@@ -281,13 +287,6 @@ def _value_error(policy: nn.Module, critic: Critic, env: World, rollout: Rollout
     prompts, completions = rollout.prompts, rollout.completions
     errors = critic(prompts, completions) - prefix_values(policy, env, prompts, completions)
     return aggregate_tokens(errors.square(), rollout.mask, "token").sqrt().item()
-
-
-def _method(name: str, learning_rate: float, **counts: int) -> Method:
-    if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
-    _check(learning_rate, **counts)
-    return METHODS[name]
 
 
 def _check(learning_rate: float, **counts: int) -> None:

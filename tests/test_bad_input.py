@@ -8,15 +8,32 @@ import math
 import pytest
 import torch
 
-from minicf import control, costate, env, exact, gpt, grpo, ppo, readiness, rollout, training
+from minicf import (
+    bounds, control, costate, env, exact, gpt, grpo, ppo, readiness, rollout, tap, training
+)  # fmt: skip
+from minicf.lab import family, statistics
 
 NAN, INF = math.nan, math.inf
 ONES, MASK = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bool)
 REWARDS = torch.tensor([0.0, 1.0, 1.0, 0.0])
 GENERATOR = torch.Generator()
 WORLD = env.SumGame(2)
-POLICY = gpt.GPT(gpt.GPTConfig(13, 6, 1, 2, 8))
-NONE = WORLD.prompts[0][:0]
+POLICY, OTHER = (gpt.GPT.for_world(WORLD, n_layer=1, n_head=2, d_model=8) for _ in range(2))
+BLOCK = POLICY.blocks[0]
+PROMPT, NONE = WORLD.prompts[0], WORLD.prompts[0][:0]
+ROLLOUT = rollout.sample(POLICY, WORLD, WORLD.prompts[:2], 2, torch.Generator().manual_seed(0))
+
+
+def tapped(module, body=lambda: POLICY(WORLD.prompts), **options):
+    """The policy's forward pass, or another `body`, within a tap."""
+    with tap.tap(module, **options):
+        body()
+
+
+@torch.no_grad()
+def tapped_without_gradients():
+    tapped(BLOCK)
+
 
 CASES = [
     # the world
@@ -26,6 +43,10 @@ CASES = [
     (lambda: env.SumGame(True), "max_terms .* not True"),
     (lambda: WORLD.encode("12=?"), r"\['\?'\]"),
     (lambda: WORLD.reward(WORLD.prompts[0], ONES[0].long()), "must be"),
+    (lambda: WORLD.reward(WORLD.prompts[:, :2], ONES.long()), r"\(B, 3\) .* not \(19, 2\)"),
+    (lambda: WORLD.decode(torch.tensor([3, 13])), "tokens must be 0 to 12, not 13"),
+    (lambda: WORLD.decode(torch.tensor([-1, 3])), "tokens must be 0 to 12, not -1"),
+    (lambda: WORLD.solutions(torch.tensor([0, 99, 11])), "tokens must be 0 to 12, not 99"),
     (lambda: WORLD.corpus(-4, GENERATOR), "batch_size .* not -4"),
     (lambda: WORLD.corpus(4, GENERATOR, wrong=-0.1), "wrong .* not -0.1"),
     (lambda: WORLD.corpus(4, GENERATOR, wrong=NAN), "wrong .* not nan"),
@@ -40,12 +61,21 @@ CASES = [
     (lambda: POLICY(torch.zeros(1, 9, dtype=torch.long)), "9 tokens do not fit a context of 6"),
     (lambda: POLICY(torch.zeros(4, dtype=torch.long)), r"tokens must be \(B, L\)"),
     (lambda: POLICY(torch.zeros(1, 0, dtype=torch.long)), r"tokens must be \(B, L\)"),
-    (lambda: POLICY(WORLD.prompts, nudge={"0": torch.zeros(8)}), "nudge layer .* not '0'"),
-    (lambda: POLICY(WORLD.prompts, nudge={0: torch.zeros(7)}), "does not broadcast"),
+    # the tap
+    (lambda: tapped(BLOCK, lambda: None), "Block must be called at least once .* not 0 times"),
+    (lambda: tapped(OTHER.blocks[0]), "Block must be called at least once .* not 0 times"),
+    (lambda: tapped(BLOCK, calls=2), "Block must be called 2 times .* not 1 times"),
+    (tapped_without_gradients, "under no_grad"),
+    (lambda: tapped(POLICY.token_embedding), "floating-point tensor, not torch.int64"),
+    (lambda: tapped(BLOCK, delta=torch.zeros(7)), r"\(7,\) does not broadcast to \(19, 3, 8\)"),
     # sampling and scoring
     (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts, -1, GENERATOR), "group_size .* not -1"),
     (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts[:0], 2, GENERATOR), "prompts must be"),
     (lambda: rollout.sample(POLICY, WORLD, WORLD.prompts[0], 2, GENERATOR), "prompts must be"),
+    (
+        lambda: rollout.sample(POLICY, WORLD, WORLD.prompts[:, 1:], 2, GENERATOR),
+        r"prompts must be \(Q, 3\) .* not \(19, 2\)",
+    ),
     (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:2], ONES.long(), 0), "group_size"),
     (lambda: rollout.completion_logprobs(POLICY, WORLD.prompts[:3], ONES.long(), 2), "not 4"),
     # losses
@@ -74,25 +104,46 @@ CASES = [
     (lambda: grpo.kl_penalty(ONES, ONES, "kl"), "estimator .* not 'kl'"),
     (lambda: grpo.grpo_loss(ONES, ONES, REWARDS, MASK, ONES, kl_coef=-1.0), "kl_coef -1.0"),
     # the truth and the costates
-    (lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, -1), "layer .* not -1"),
+    (lambda: exact.value_gradient(POLICY, WORLD, PROMPT, NONE, BLOCK, 3), "0 to 2, .* not 3"),
+    (lambda: exact.value_gradient(POLICY, WORLD, PROMPT, NONE, BLOCK, -1), "0 to 2, .* not -1"),
+    (lambda: exact.value_gradient(POLICY, WORLD, PROMPT, NONE, OTHER.blocks[0]), "not 0 times"),
+    (lambda: exact.value_gradients(POLICY, WORLD, OTHER.norm), "LayerNorm must be .* not 0 times"),
     (
-        lambda: exact.value_gradient(POLICY, WORLD, WORLD.prompts[0], NONE, 0, 3),
-        "position .* not 3",
+        lambda: exact.value_gradient(POLICY, WORLD, PROMPT, torch.tensor([13]), BLOCK),
+        "tokens must be 0 to 12, not 13",
     ),
     (
-        lambda: exact.outcomes(POLICY, WORLD, WORLD.prompts[0], WORLD.encode("0.")),
-        "leaves no token",
+        lambda: exact.value_gradient(POLICY, WORLD, PROMPT, torch.tensor([-1]), BLOCK),
+        "tokens must be 0 to 12, not -1",
     ),
-    (lambda: exact.expected_advantages(1.5, 4), "value .* not 1.5"),
-    (lambda: costate.error_bound(POLICY, WORLD, WORLD.prompts[0], 0, baseline=NAN), "baseline"),
+    (
+        lambda: exact.value_gradient(POLICY, WORLD, PROMPT, WORLD.encode("1+2+3"), BLOCK),
+        r"prefix '1\+2\+3' leaves no token",
+    ),
+    (lambda: exact.outcomes(POLICY, WORLD, PROMPT, WORLD.encode("0.")), "leaves no token"),
+    (lambda: exact.outcomes(POLICY, WORLD, PROMPT, WORLD.encode("1+2+")), "leaves no token"),
+    (lambda: exact.outcomes(POLICY, WORLD, PROMPT, torch.tensor([4, 77])), "0 to 12, not 77"),
+    (lambda: exact.success(POLICY, WORLD, WORLD.encode("99=")[None]), "not '99='"),
+    (lambda: family.expected_advantages(1.5, 4), "value .* not 1.5"),
+    (lambda: bounds.error_bound(POLICY, WORLD, PROMPT, BLOCK, baseline=NAN), "baseline .* not nan"),
+    (lambda: bounds.fisher_estimate(POLICY, ROLLOUT, OTHER.norm, GENERATOR), "not 0 times"),
+    (
+        lambda: bounds.relaxed_costates(POLICY, WORLD, PROMPT, BLOCK, "soft", 2, GENERATOR),
+        "relaxation .* not 'soft'",
+    ),
+    (lambda: costate.empirical_costates(POLICY, ROLLOUT, ONES, BLOCK), r"not \(4, 3\)"),
+    (
+        lambda: costate.empirical_costates(POLICY, ROLLOUT, REWARDS, OTHER.norm),
+        "LayerNorm must be called .* not 0 times",
+    ),
     (lambda: control.CosineTrack(0, 0.1, 0.5), "horizon .* not 0"),
     (lambda: control.CosineTrack(3, NAN, 0.5), "gain .* not nan"),
     (lambda: control.CosineTrack(3, 0.1, -0.5), "noise .* not -0.5"),
     # readiness and the loops
-    (lambda: readiness.headroom(torch.tensor([NAN])), "success must hold probabilities"),
+    (lambda: readiness.headroom(torch.tensor([NAN])), "p must hold probabilities"),
     (lambda: readiness.pass_at_k(torch.tensor([1]), 4, 0), "k must be 1 to 4, .* not 0"),
-    (lambda: readiness.rank_correlation(ONES, ONES), "x and y must be"),
-    (lambda: readiness.bootstrap_interval(torch.ones(0), GENERATOR), "values must be"),
+    (lambda: statistics.rank_correlation(ONES, ONES), "x and y must be"),
+    (lambda: statistics.bootstrap_interval(torch.ones(0), GENERATOR), "values must be"),
     (lambda: training.pretrain(POLICY, WORLD, 1.5, GENERATOR), "steps .* not 1.5"),
     (lambda: training.pretrain(POLICY, WORLD, 1, GENERATOR, learning_rate=-1.0), "learning_rate"),
     (lambda: training.improve(POLICY, WORLD, "grpo", 1, GENERATOR), "method must be one of"),

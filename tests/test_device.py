@@ -10,15 +10,19 @@ import pytest
 import torch
 from conftest import make_policy
 
+from minicf.bounds import RELAXATIONS, fisher_estimate, relaxed_costates, sampling_gap
 from minicf.control import CosineTrack
-from minicf.costate import RELAXATIONS, empirical_costates, fisher_estimate, own_logit_costates
-from minicf.costate import relaxed_costates, sampling_gap
+from minicf.costate import empirical_costates, own_logit_costates
+from minicf.critic import Critic
 from minicf.env import SumGame
-from minicf.exact import distinct_solutions, prefix_values, success
+from minicf.exact import distinct_solutions, prefix_values, success, value_gradient, value_gradients
+from minicf.gpt import GPT
 from minicf.grpo import group_advantages, grpo_loss
-from minicf.ppo import Critic, gae
-from minicf.readiness import headroom, pass_at_k, rank_correlation, sampled_signal, signal
+from minicf.lab.statistics import rank_correlation
+from minicf.ppo import gae
+from minicf.readiness import headroom, pass_at_k, sampled_signal, signal
 from minicf.rollout import completion_logprobs, sample
+from minicf.tap import tap
 from minicf.training import METHODS, improve, pretrain
 
 
@@ -41,6 +45,13 @@ def test_the_guard_works(elsewhere):
         torch.ones(3, device="cpu") + torch.arange(3)
 
 
+def test_a_new_policy_for_a_world(env, elsewhere):
+    """Weights are drawn from a generator on the CPU, so the network is made there and moved."""
+    with torch.device("cpu"):
+        policy = GPT.for_world(env)
+    assert policy(env.prompts)[0].isfinite().all()
+
+
 def test_sampling_scoring_and_losses(policy, env, generator, elsewhere):
     rollout = sample(policy, env, env.prompts, 2, generator)
     assert rollout.completions.device.type == rollout.rewards.device.type == "cpu"
@@ -55,18 +66,34 @@ def test_sampling_scoring_and_losses(policy, env, generator, elsewhere):
 
 def test_truth_and_costates(policy, env, generator, elsewhere):
     rollout = sample(policy, env, env.prompts[:3], 2, generator)
+    at = policy.blocks[1]
     for each in (empirical_costates, own_logit_costates):
-        assert each(policy, rollout, rollout.rewards, 1).isfinite().all()
-    assert fisher_estimate(policy, rollout, 0, generator).isfinite().all()
+        assert each(policy, rollout, rollout.rewards, at).isfinite().all()
+    assert fisher_estimate(policy, rollout, at, generator).isfinite().all()
     assert sampling_gap(policy(env.prompts)[0], env.prompts).isfinite().all()
     for relaxation in RELAXATIONS:
-        got = relaxed_costates(policy, env, env.prompts[3], 0, relaxation, 4, generator)
+        got = relaxed_costates(policy, env, env.prompts[3], at, relaxation, 4, generator)
         assert got.isfinite().all()
-    p = success(policy, env, nudge={1: rollout.logprobs.new_zeros(16)})
+    p = success(policy, env)
+    prompt = env.prompts[3]
+    assert value_gradients(policy, env, at).isfinite().all()
+    assert value_gradient(policy, env, prompt, prompt[:0], at).isfinite().all()
     assert (headroom(p) + signal(policy, env) + sampled_signal(policy, rollout)).isfinite()
     assert prefix_values(policy, env, rollout.prompts, rollout.completions).isfinite().all()
     assert distinct_solutions(policy, env).isfinite().all()
     assert pass_at_k((p > 0).long(), 4, 2).isfinite().all() and rank_correlation(p, -p) < 0
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_taps(policy, env, elsewhere, frozen):
+    """A part of the graph, and a fresh leaf; what they give stands where the model does."""
+    policy = copy.deepcopy(policy).requires_grad_(not frozen)
+    delta = policy.head.weight.new_zeros(16)
+    with tap(policy.blocks[0], delta) as inputs, tap(policy.norm) as ends:
+        policy(env.prompts)[0].square().sum().backward()
+    for x in (*inputs, *ends):
+        assert x.grad.device.type == "cpu" and x.grad.isfinite().all()
+    assert ends[0].is_leaf is False  # of a frozen model too, below the tap that has a leaf
 
 
 def test_both_loops(env, monkeypatch, elsewhere):
@@ -75,7 +102,10 @@ def test_both_loops(env, monkeypatch, elsewhere):
         generator = torch.Generator(device="cpu").manual_seed(0)
         batch = env.corpus(4, generator)  # drawn on the CPU, by design
     for method in METHODS:
-        improve(copy.deepcopy(start), env, method, 1, generator, 2)
+        history = improve(
+            copy.deepcopy(start), env, method, 1, generator, 2, prompts=env.prompts[3:9]
+        )
+        assert {"success", "held_out", "alignment", "prompt_alignment"} <= set(history[1])
     monkeypatch.setattr(env, "corpus", lambda *_: batch)
     pretrain(start, env, 1, generator)
 
@@ -90,9 +120,12 @@ def test_the_differentiable_world(elsewhere):
 
 
 def test_the_network_runs_on_a_device_without_data(policy, env):
-    """Shapes and dtypes of forward, cache and nudge on `meta` itself."""
+    """Shapes and dtypes of forward, cache and tap on `meta` itself."""
     ghost = copy.deepcopy(policy).to("meta")
     tokens = torch.empty(5, 3, dtype=torch.long, device="meta")
-    logits, cache = ghost(tokens, nudge={1: torch.zeros(16, device="meta").double()})
+    with tap(ghost.blocks[1], torch.zeros(16, device="meta").double()) as inputs:
+        logits, cache = ghost(tokens)
+    logits.sum().backward()
     later, _ = ghost(tokens[:, :1], cache)
+    assert inputs[0].grad.shape == (5, 3, 16) and inputs[0].grad.is_meta
     assert logits.shape == (5, 3, 13) and later.shape == (5, 1, 13) and later.is_meta

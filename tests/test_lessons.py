@@ -307,7 +307,7 @@ def definitions(nodes):
 def public_names():
     """Functions and classes of the package, and the methods of those classes."""
     names = set()
-    for path in (ROOT / "minicf").glob("*.py"):
+    for path in (ROOT / "minicf").rglob("*.py"):
         for node in definitions(ast.parse(path.read_text()).body):
             parts = definitions(node.body) if isinstance(node, ast.ClassDef) else []
             names |= {each.name for each in (node, *parts) if not each.name.startswith("_")}

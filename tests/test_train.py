@@ -1,4 +1,7 @@
+import dataclasses
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +14,9 @@ import torch
 from conftest import ROOT
 
 import train
+from minicf.lab import claims, figures, runner, tables
+from minicf.lab.lesson_figures import leaderboard_over_seeds
+from minicf.training import METHODS, Method
 
 TINY = (
     "--max-terms 2 --d-model 8 --n-layer 1 --n-head 2 --pretrain-steps 20 --checkpoints 2"
@@ -23,6 +29,10 @@ def run(*arguments, cwd=ROOT, **options):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, **options)
 
 
+def parse(*arguments):
+    return runner.parse(train.Config, "", train.FAST, [str(each) for each in arguments])
+
+
 def without_timings(thing):
     if isinstance(thing, dict):
         return {k: without_timings(v) for k, v in thing.items() if k != "seconds"}
@@ -31,6 +41,15 @@ def without_timings(thing):
 
 def report(folder):
     return without_timings(json.loads((folder / "report.json").read_text()))
+
+
+def in_memory(thing):
+    """A report as it was before it was written: null is nan again."""
+    if isinstance(thing, dict):
+        return {k: in_memory(v) for k, v in thing.items()}
+    if isinstance(thing, list):
+        return [in_memory(v) for v in thing]
+    return math.nan if thing is None else thing
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +68,24 @@ def test_the_whole_story_in_one_command(finished):
         "config", "versions", "seconds", "pretraining", "readiness", "rank_correlation",
         "leaderboard", "costates", "control", "claims",
     }  # fmt: skip
-    assert {row["method"] for row in found["leaderboard"]} == set(train.METHODS)
+    assert {row["method"] for row in found["leaderboard"]} == set(METHODS)
+    row_keys = {"method", "seed", "curve", "success", "samples", "seconds", "distinct", "alignment"}
+    assert all(row_keys <= set(row) for row in found["leaderboard"])
+    assert {"betas", "weight_decay", "gradient_clip", "value_coef"} <= set(found["config"])
     keys = {"corpus", "step", "loss", "success", "pass_at_k", "signal", "headroom", "readiness"}
     assert all(keys | {"reward_std", "gain"} <= set(row) for row in found["readiness"])
-    claims = {row["claim"] for row in found["claims"]}
-    assert claims == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7"}
+    names = {row["claim"] for row in found["claims"]}
+    assert names == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7", "C8"}
     for row in found["claims"]:
         assert row["statement"] in result.stdout
-    figures = {path.name for path in (folder / "figures").iterdir()}
-    assert {"learning_curve.png", "readiness.png", "leaderboard.png"} <= figures
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert {"learning_curve.png", "alignment.png", "leaderboard.png"} <= drawn
     assert not list(folder.rglob("*.partial"))
 
 
 def test_exact_claims_hold_even_in_the_smallest_run(finished):
-    claims = json.loads((finished[1] / "report.json").read_text())["claims"]
-    exact = [row for row in claims if row["claim"] in ("C1", "C2", "C3", "C4", "C5", "C5b")]
+    rows = json.loads((finished[1] / "report.json").read_text())["claims"]
+    exact = [row for row in rows if row["claim"] in ("C1", "C2", "C3", "C4", "C5", "C5b")]
     assert len(exact) >= 13 and all(row["holds"] for row in exact)
 
 
@@ -139,7 +161,7 @@ def test_another_configuration_is_refused_and_fresh_starts_over(finished, tmp_pa
     result = run(*TINY, "--out", folder, "--seed", 1)
     assert result.returncode == 2 and "seed 0 there, 1 now" in result.stderr
     assert report(folder) == report(finished[1])
-    train.prepare(train.parse([*TINY, "--out", str(folder), "--seed", "1", "--fresh"]))
+    runner.prepare(parse(*TINY, "--out", folder, "--seed", 1, "--fresh"))
     assert not (folder / "report.json").exists() and not (folder / "units").exists()
 
 
@@ -147,8 +169,14 @@ def test_a_study_over_seeds(tmp_path):
     result = run(*TINY, "--out", tmp_path, "--study", 2, "--seed", 5)
     assert result.returncode == 0, result.stderr
     study = json.loads((tmp_path / "study.json").read_text())
-    assert len(study["checkpoints"]) == 2 * 3 * 2 and len(study["leaderboard"]) == 2 * 7
+    assert len(study["checkpoints"]) == 2 * 3 * 2
+    assert len(study["leaderboard"]) == 2 * len(METHODS)
     assert {row["seed"] for row in study["checkpoints"]} == {5, 6}
+    runs = {(row["seed"], row["method"], row["group_size"]) for row in study["alignment"]}
+    expected = itertools.product((5, 6), ("GRPO", "Dr. GRPO"), (2, 64))
+    assert runs == set(expected) and len(study["alignment"]) == len(runs)
+    assert all("alignment" in row["curve"][-1] for row in study["alignment"])
+    assert (tmp_path / "figures" / "alignment.png").exists()
     mean, low, high = study["ranks"]["pooled"]["readiness"]["rank"]
     assert low <= mean <= high
 
@@ -157,11 +185,27 @@ def test_the_order_of_methods_changes_no_curve(finished, tmp_path):
     """A method's unit alone, in another process, gives the curve of the full run."""
     folder = tmp_path / "alone"
     shutil.copytree(finished[1], folder)
-    config = train.parse([*TINY, "--out", str(folder)])
+    config = parse(*TINY, "--out", folder)
     rows = {row["method"]: row for row in report(finished[1])["leaderboard"]}
-    start = train.starting_point(report(finished[1])["readiness"])
-    again = train.method_unit(config, "method RLOO", start, "RLOO")["row"]
-    assert without_timings(again) == rows["RLOO"]
+    start = claims.starting_point(report(finished[1])["readiness"])
+    again = train.method_unit(config, "method RLOO of 2", start, "RLOO", 2)["row"]
+    assert without_timings(runner.strict(again)) == rows["RLOO"]
+
+
+def test_a_row_added_to_the_methods_runs_through_everything(finished, tmp_path, monkeypatch):
+    """Its unit, the tables and every figure, here and in the lessons' leaderboard."""
+    folder = tmp_path / "added"
+    shutil.copytree(finished[1], folder)
+    monkeypatch.setitem(METHODS, "Mine", Method("a reader", baseline="mean", aggregate="token"))
+    found = in_memory(json.loads((finished[1] / "report.json").read_text()))
+    start = claims.starting_point(found["readiness"])
+    row = train.method_unit(parse(*TINY, "--out", folder), "mine", start, "Mine", 2)["row"]
+    found["leaderboard"].append(row)
+    found["claims"] = claims.claims(found)
+    tables.print_report(found)
+    assert set(figures.of_demonstration(found)) >= {"alignment", "leaderboard"}
+    leaderboard_over_seeds(found["leaderboard"])
+    assert figures.method_style("Mine")["color"]
 
 
 @pytest.mark.parametrize(
@@ -206,15 +250,26 @@ def test_help_explains_every_field_with_its_default(capsys):
         train.main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for each in train.fields(train.Config):
-        assert train.flag(each.name) in text
-    assert text.count("(default:") >= len(train.fields(train.Config))
+    options = dataclasses.fields(train.Config)
+    assert all(runner.flag(each.name) in text for each in options)
+    assert text.count("(default:") >= len(options)
 
 
 def test_a_device_that_is_there_is_chosen(monkeypatch):
-    assert train.available_device("cpu") == "cpu"
+    assert runner.available_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert train.available_device("auto") == train.available_device("cuda") == "cuda"
+    assert runner.available_device("auto") == runner.available_device("cuda") == "cuda"
+
+
+def test_the_five_completions_and_the_alignment_are_printed(finished):
+    result, folder = finished
+    text = result.stdout.split("Five completions before and after GRPO")[1]
+    row = next(r for r in report(folder)["leaderboard"] if r["method"] == "GRPO")
+    assert len(row["completions"]["before"]) == len(row["completions"]["after"]) == 5
+    for side in ("before", "after"):
+        assert all(each in text for each in row["completions"][side])
+    header = result.stdout.split("Leaderboard")[1].splitlines()[2]
+    assert "alignment" in header.split()
 
 
 def test_claims_report_what_does_not_hold(finished):
@@ -234,4 +289,6 @@ def test_claims_report_what_does_not_hold(finished):
     worse["rank_correlation"]["clean"]["readiness"]["pick"] = 0.0
     for row in worse["leaderboard"]:
         row["success"] = 0.9 if row["method"] == "PPO with critic" else 0.1
-    assert not any(row["holds"] for row in train.claims(worse))
+        row["alignment"] = row["curve"][-1]["alignment"] = 0.1
+    worse["costates"]["backward_pass"]["token"] = 1.0
+    assert not any(row["holds"] for row in claims.claims(worse))

@@ -1,17 +1,85 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import cosine, flat_gradient, make_policy
 
 from minicf import training
+from minicf.costate import empirical_costates
+from minicf.critic import Critic
 from minicf.env import SumGame
-from minicf.exact import prefix_values, success
+from minicf.exact import prefix_values, success, value_gradients
 from minicf.grpo import grpo_loss
-from minicf.training import METHODS, improve, pretrain
+from minicf.ppo import gae
+from minicf.rollout import completion_logprobs, sample
+from minicf.tap import tap
+from minicf.training import METHODS, align, improve, method_advantages, pretrain
 
 G = 4
+SAMPLED = [name for name in METHODS if name != "oracle"]
+
+
+class Opinionated(Critic):
+    """A critic whose read-out does not start at 0, so that it matters from the first step on."""
+
+    def __init__(self, policy):
+        super().__init__(policy)
+        with torch.no_grad():
+            self.trunk.head.weight.copy_(0.1 * policy.head.weight[3:4])
+
+
+def left_in(module):
+    """The gradient that stands in a module's parameters, as one vector."""
+    return torch.cat([weight.grad.flatten() for weight in module.parameters()])
+
+
+@pytest.fixture
+def rollouts(monkeypatch):
+    """Every rollout that training samples, in order."""
+    kept = []
+
+    def recording(*arguments):
+        kept.append(sample(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(training, "sample", recording)
+    return kept
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What each optimiser step sees: its settings, and the norm of each network's gradient."""
+    seen, make = [], training.optimizer_for
+
+    def recording(networks, *arguments, **options):
+        optimizer = make(networks, *arguments, **options)
+
+        def note(*_):
+            norms = [left_in(network).norm().item() for network in networks]
+            seen.append(optimizer.param_groups[0] | {"norms": norms})
+
+        optimizer.register_step_pre_hook(note)
+        return optimizer
+
+    monkeypatch.setattr(training, "optimizer_for", recording)
+    return seen
+
+
+def scale_losses(monkeypatch, factor):
+    """Every loss of both loops times a factor."""
+
+    def scaled(*arguments, **options):
+        loss, stats = grpo_loss(*arguments, **options)
+        return factor * loss, stats
+
+    mean = training.aggregate_tokens
+    monkeypatch.setattr(training, "grpo_loss", scaled)
+    monkeypatch.setattr(training, "aggregate_tokens", lambda *a: factor * mean(*a))
+
+
+# The methods.
 
 
 def clipped(ratio, advantage):
@@ -64,39 +132,34 @@ def formula(method, policy, reference, rollout, values, group_rewards):
     return total
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
-def test_a_preset_is_the_formula_of_its_source(method, trained, env, monkeypatch, generator):
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_preset_is_the_formula_of_its_source(
+    method, trained, env, monkeypatch, generator, rollouts
+):
     """Every update of one rollout; the policy is moved in between, so later ratios are not 1."""
     policy, start = copy.deepcopy(trained), copy.deepcopy(trained)
-    rollouts, updates, values = [], [], []
-    sample = training.sample
+    updates, values = [], []
 
-    def recording_sample(*arguments):
-        rollouts.append(sample(*arguments))
-        return rollouts[-1]
-
-    def recording_descend(optimizer, loss, networks, where):
-        rollout = rollouts[0]
+    def compare_and_move(networks, loss, where):
+        """In place of the clipping: what backward has left beside the gradient of the formula."""
+        rollout, policy = rollouts[0], networks[0]
         if len(networks) == 2:
-            now = networks[1](rollout.prompts, rollout.completions).detach()
-            values.append(now)
-            critic_gradient = flat_gradient(loss, networks[1])
+            predicted = networks[1](rollout.prompts, rollout.completions)
+            values.append(predicted.detach())
+            returns = gae(rollout.rewards, values[0], rollout.mask)[1]
+            value_loss = 0.5 * (predicted - returns)[rollout.mask].square().mean()
+            updates.append((left_in(networks[1]), flat_gradient(value_loss, networks[1])))
         groups = rollout.rewards.view(-1, G).tolist()
         first = values[0] if values else None
-        expected = formula(method, networks[0], start, rollout, first, groups)
-        updates.append((flat_gradient(loss, networks[0]), flat_gradient(expected, networks[0])))
-        if len(networks) == 2:
-            returns = training.gae(rollout.rewards, first, rollout.mask)[1]
-            predicted = networks[1](rollout.prompts, rollout.completions)
-            value_loss = 0.5 * (predicted - returns)[rollout.mask].square().mean()
-            updates.append((critic_gradient, flat_gradient(value_loss, networks[1])))
+        expected = formula(method, policy, start, rollout, first, groups)
+        updates.append((left_in(policy), flat_gradient(expected, policy)))
         with torch.no_grad():
             for network in networks:
                 for weight in network.parameters():
                     weight += 0.02 * torch.randn(weight.shape, generator=generator).double()
 
-    monkeypatch.setattr(training, "sample", recording_sample)
-    monkeypatch.setattr(training, "_descend", recording_descend)
+    monkeypatch.setattr(training, "clip_gradients", compare_and_move)
+    monkeypatch.setattr(training, "Critic", Opinionated)
     history = improve(policy, env, method, 1, torch.Generator().manual_seed(2), G)
     assert len(updates) == METHODS[method].epochs * (2 if "with critic" in method else 1)
     for got, expected in updates:
@@ -122,13 +185,15 @@ def test_first_ratio_is_exactly_one(env, trained, generator, monkeypatch):
 
 
 def test_the_oracle_ascends_the_exact_gradient(trained, env, monkeypatch, generator):
-    policy, gradients = copy.deepcopy(trained), []
+    policy, start, left = copy.deepcopy(trained), copy.deepcopy(trained), []
     monkeypatch.setattr(
-        training, "_descend", lambda _, loss, *rest: gradients.append(flat_gradient(loss, policy))
+        training, "clip_gradients", lambda networks, *_: left.append(left_in(networks[0]))
     )
-    improve(policy, env, "oracle", 1, generator)
-    exact = flat_gradient(success(policy, env).mean(), policy)
-    torch.testing.assert_close(-gradients[0], exact)
+    for prompts in (env.prompts, env.prompts[[3, 9]]):
+        policy.load_state_dict(start.state_dict())
+        improve(policy, env, "oracle", 1, generator, prompts=prompts)
+        exact = flat_gradient(success(start, env, prompts).mean(), start)
+        torch.testing.assert_close(-left[-1], exact)
 
 
 def test_presets_update_as_often_as_they_say_and_name_a_source():
@@ -146,6 +211,9 @@ def test_every_method_improves_the_policy(method, trained, env):
     assert history[-1]["samples"] == (0 if method == "oracle" else 60 * 19 * 16)
     assert history[-1]["success"] == pytest.approx(success(policy, env).mean().item())
     assert history[-1]["success"] > history[0]["success"] + 0.1
+    assert len(history) == 7 and "alignment" not in history[0]
+    for entry in history[1:]:
+        assert abs(entry["alignment"]) < 1 + 1e-6 and abs(entry["prompt_alignment"]) < 1 + 1e-6
 
 
 def test_shuffled_rewards_teach_nothing(trained, env, monkeypatch):
@@ -234,15 +302,386 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_policy(trained, e
     assert all(torch.equal(a, b) for a, b in zip(calls[-1], policy.parameters()))
 
 
-def test_value_error_is_the_distance_to_the_exact_values(trained, env, monkeypatch):
+def test_value_error_is_the_distance_to_the_exact_values(trained, env, monkeypatch, rollouts):
     """A critic that says 0 everywhere is off by the root mean square of the exact values."""
-    monkeypatch.setattr(training, "_descend", lambda *arguments: None)
-    rollouts, sample = [], training.sample
-    monkeypatch.setattr(training, "sample", lambda *a: rollouts.append(sample(*a)) or rollouts[-1])
-    history = improve(trained, env, "PPO with critic", 1, torch.Generator().manual_seed(0))
-    values = prefix_values(trained, env, rollouts[0].prompts, rollouts[0].completions)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # so it stays at 0
+    policy = copy.deepcopy(trained)
+    history = improve(policy, env, "PPO with critic", 1, torch.Generator().manual_seed(0))
+    values = prefix_values(policy, env, rollouts[0].prompts, rollouts[0].completions)
     expected = values[rollouts[0].mask].square().mean().sqrt().item()
     assert history[-1]["value_error"] == pytest.approx(expected)
+
+
+# C8: what training itself leaves on the prompts' activations.
+
+
+def weighted_costates(policy, rollout, advantages, aggregate):
+    """Σ_g λ̂ of each prompt's completions, weighted as the aggregation does it: (Q, P, D)."""
+    (B, T), P = rollout.mask.shape, rollout.prompts.size(1)
+    lengths, ones = rollout.mask.sum(1), torch.ones(B, dtype=torch.float64)
+    weights = {
+        "constant": ones / (B * T),
+        "token": ones / lengths.sum(),
+        "sequence": ones / (B * lengths),
+    }[aggregate]
+    costates = empirical_costates(policy, rollout, advantages, policy.blocks[0])[:, :P]
+    return (weights[:, None, None] * costates).unflatten(0, (-1, rollout.group_size)).sum(1)
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_backward_leaves_the_sum_of_costates_times_a_known_factor(method, trained, env, generator):
+    """At ratio 1 and without KL: 1/(B·T), 1/Σ|y| or 1/(B·|y|)."""
+    policy, prompts, settings = copy.deepcopy(trained), env.prompts[[3, 9, 14]], METHODS[method]
+    rollout = sample(policy, env, prompts, 8, generator)
+    values = Opinionated(policy)(prompts, rollout.completions, 8).detach()
+    advantages, _ = method_advantages(settings, rollout, values)
+    with tap(policy.blocks[0], calls=2) as inputs:
+        logprobs = completion_logprobs(policy, prompts, rollout.completions, 8)
+    loss, _ = grpo_loss(
+        logprobs, logprobs.detach(), advantages, rollout.mask,
+        clip=settings.clip, aggregate=settings.aggregate,
+    )  # fmt: skip
+    loss.backward()
+    left = -inputs[0].grad
+    expected = weighted_costates(policy, rollout, advantages, settings.aggregate)
+    assert left.shape == expected.shape == (3, 3, 16) and expected.norm() > 0
+    assert (left - expected).norm() < 1e-12 * expected.norm()
+    lengths = rollout.mask.sum(1)
+    assert lengths.min() < lengths.max()  # so that the three factors are not one
+
+
+def test_only_dividing_by_the_own_length_turns_what_is_left(trained, env, generator):
+    rollout = sample(trained, env, env.prompts, 8, generator)
+    advantages, _ = method_advantages(METHODS["RLOO"], rollout)
+    constant, token, sequence = (
+        weighted_costates(trained, rollout, advantages, aggregate)
+        for aggregate in ("constant", "token", "sequence")
+    )
+    assert cosine(constant, token) == pytest.approx(1, abs=1e-12)
+    assert cosine(constant, sequence) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_the_history_has_the_alignment_of_what_the_rollout_left(
+    method, trained, env, monkeypatch, rollouts
+):
+    policy, start, settings = copy.deepcopy(trained), copy.deepcopy(trained), METHODS[method]
+    monkeypatch.setattr(training, "Critic", Opinionated)
+    generator = torch.Generator().manual_seed(2)
+    history = improve(policy, env, method, 1, generator, G, evaluate_every=1)
+    values = Opinionated(start)(env.prompts, rollouts[0].completions, G).detach()
+    advantages, _ = method_advantages(settings, rollouts[0], values)
+    left = weighted_costates(start, rollouts[0], advantages, settings.aggregate)
+    truth = value_gradients(start, env, start.blocks[0])
+    live = [q for q in range(19) if left[q].any()]
+    assert 0 < len(live) and truth.flatten(1).norm(dim=1).min() > 1e-12
+    each = [cosine(left[q], truth[q]) for q in live]
+    assert history[1]["alignment"] == pytest.approx(cosine(left, truth), abs=1e-9)
+    assert history[1]["prompt_alignment"] == pytest.approx(sum(each) / len(each), abs=1e-9)
+
+
+def test_each_entry_is_of_its_own_rollout_and_of_the_weights_before_its_step(
+    trained, env, monkeypatch
+):
+    policy, kept = copy.deepcopy(trained), []
+
+    def recording(policy, *arguments):
+        kept.append((copy.deepcopy(policy), sample(policy, *arguments)))
+        return kept[-1][1]
+
+    monkeypatch.setattr(training, "sample", recording)
+    some = env.prompts[[4, 9, 12, 15]]
+    generator = torch.Generator().manual_seed(2)
+    history = improve(
+        policy, env, "Dr. GRPO", 5, generator, 16, 1e-2, evaluate_every=2, prompts=some
+    )
+    assert [entry["step"] for entry in history] == [0, 2, 4, 5]
+    for entry in history[1:]:
+        before, rollout = kept[entry["step"] - 1]
+        advantages, _ = method_advantages(METHODS["Dr. GRPO"], rollout)
+        left = weighted_costates(before, rollout, advantages, "constant")
+        truth = value_gradients(before, env, before.blocks[0], some)
+        assert entry["alignment"] == pytest.approx(cosine(left, truth), abs=1e-9)
+
+
+def test_the_oracle_is_aligned_at_every_step(trained, env, generator):
+    history = improve(copy.deepcopy(trained).float(), env, "oracle", 6, generator, evaluate_every=2)
+    assert len(history) == 4
+    for entry in history[1:]:
+        assert entry["alignment"] == pytest.approx(1, abs=1e-6)
+        assert entry["prompt_alignment"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_measuring_changes_no_weight_and_no_random_number(method, trained, env):
+    runs = []
+    for evaluate_every in (1, 4):
+        policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(4)
+        history = improve(policy, env, method, 4, generator, G, evaluate_every=evaluate_every)
+        runs.append((list(policy.parameters()), generator.get_state(), history))
+    assert [len(history) for _, _, history in runs] == [5, 2]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][0], runs[1][0]))
+    assert torch.equal(runs[0][1], runs[1][1])
+    for name in ("step", "samples", "success", "alignment", "prompt_alignment"):
+        assert runs[0][2][-1][name] == runs[1][2][-1][name]
+
+
+def left_by_many(policy, env, prompts, method, count, generator, shuffled=False):
+    """What each of `count` rollouts of prompts (Q, P) leaves, weights frozen: (count, Q, P, D).
+
+    One batch holds them all, which is the same for methods whose groups do not mix.
+    """
+    many = prompts.repeat(count, 1)
+    rollout = sample(policy, env, many, G, generator)
+    if shuffled:  # over the whole batch of each rollout
+        rewards = rollout.rewards.view(count, -1)
+        order = torch.rand(rewards.shape, generator=generator).argsort(1)
+        rollout = replace(rollout, rewards=rewards.gather(1, order).flatten())
+    advantages, _ = method_advantages(METHODS[method], rollout)
+    with tap(policy.blocks[0], calls=2) as inputs:
+        logprobs = completion_logprobs(policy, many, rollout.completions, G)
+    loss, _ = grpo_loss(
+        logprobs, logprobs.detach(), advantages, rollout.mask, aggregate="constant"
+    )
+    return -torch.autograd.grad(loss, inputs[0])[0].unflatten(0, (count, -1))
+
+
+def test_shuffled_rewards_leave_nothing_along_the_value_gradient(trained, env, generator):
+    """Mean of ⟨−∂loss/∂x, ∇V⟩ over 1,000 rollouts: z < 4, false alarm 6e-5; > 10 unshuffled.
+
+    The group's mean makes it exactly 0: any dealing out is as likely, and a group's sum is 0.
+    """
+    prompts, z = env.prompts[[11, 12, 13]], {}
+    truth = value_gradients(trained, env, trained.blocks[0], prompts)
+    for shuffled in (False, True):
+        left = left_by_many(trained, env, prompts, "Dr. GRPO", 1000, generator, shuffled)
+        products = (left * truth).flatten(1).sum(1)
+        z[shuffled] = (products.mean() / (products.std() / 1000**0.5)).item()
+    assert abs(z[True]) < 4 and z[False] > 10
+
+
+@pytest.mark.parametrize("method", ["REINFORCE", "RLOO", "Dr. GRPO"])
+def test_the_mean_of_what_many_rollouts_leave_is_along_the_value_gradient(
+    method, trained, env, generator
+):
+    prompts = env.prompts[[11, 12, 13]]  # a group's gradient is two to three times as noisy as long
+    truth = value_gradients(trained, env, trained.blocks[0], prompts)
+    left = left_by_many(trained, env, prompts, method, 1000, generator)
+    single = torch.tensor([cosine(each, truth) for each in left]).mean()
+    assert cosine(left.mean(0), truth) > 0.98 and single < 0.8
+
+
+# Where there is no alignment, it is nan and no one's mean.
+
+
+def tapped_inputs(gradients):
+    x = torch.zeros_like(gradients).requires_grad_()
+    x.grad = gradients
+    return [x, None]  # the second call's input is not looked at
+
+
+def test_alignment_leaves_out_prompts_without_a_gradient_or_without_a_truth(generator):
+    truth = torch.randn(4, 3, 5, generator=generator).double()
+    truth[2] *= 1e-13 / truth[2].norm()
+    gradients = torch.randn(4, 6, 5, generator=generator).double()  # of later positions too
+    gradients[0, :3] = -2 * truth[0]
+    gradients[1, :3] = 0
+    gradients[3, :3] = 3 * truth[3]
+    found = align(tapped_inputs(gradients), truth)
+    assert found["prompt_alignment"] == pytest.approx(0, abs=1e-12)  # the mean of 1 and −1
+    assert found["alignment"] == pytest.approx(cosine(-gradients[:, :3], truth), abs=1e-12)
+
+
+def test_without_a_live_prompt_or_without_a_truth_alignment_is_nan():
+    truth, gradients = torch.ones(4, 3, 5), torch.ones(4, 3, 5)
+    for inputs, known in (
+        (tapped_inputs(0 * gradients), truth),
+        (tapped_inputs(gradients), 0 * truth),
+        (None, None),
+    ):
+        found = align(inputs, known)
+        assert list(found) == ["alignment", "prompt_alignment"]
+        assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize("method", ["REINFORCE", "GRPO", "PPO with critic"])
+def test_a_policy_that_is_never_right_has_no_alignment(method, trained, env, generator):
+    """It stops at once, for which there is no reward, and its value gradient is below 1e-12."""
+    policy = copy.deepcopy(trained).float()
+    with torch.no_grad():
+        policy.norm.bias += 1000 * torch.linalg.pinv(policy.head.weight)[:, env.eos]
+    history = improve(policy, env, method, 1, generator, G)
+    assert history[1]["reward"] == 0 and history[1]["success"] < 1e-12
+    assert math.isnan(history[1]["alignment"]) and math.isnan(history[1]["prompt_alignment"])
+
+
+class Bare:
+    """A world with what sampling needs and nothing else: no answers are listed."""
+
+    def __init__(self, env):
+        self.prompts, self.completion_length, self.eos = env.prompts, env.completion_length, env.eos
+        self.reward = env.reward
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_world_without_solutions_is_trained_in_but_not_counted(method, trained, env):
+    runs = []
+    for world in (env, Bare(env)):
+        policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(4)
+        runs.append((policy, improve(policy, world, method, 2, generator, G)))
+    (policy, counted), (other, history) = runs
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), other.parameters()))
+    assert list(history[1]) == list(counted[1]) and history[1]["reward"] == counted[1]["reward"]
+    unknown = {"success", "alignment", "prompt_alignment", "value_error"}
+    for name, value in history[1].items():
+        assert math.isnan(value) == (name in unknown)
+    assert math.isnan(history[0]["success"])
+
+
+class Wrapped(torch.nn.Module):
+    """A policy without `blocks`, as one from another library would be."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.inner = policy
+
+    def forward(self, tokens, cache=None):
+        return self.inner(tokens, cache)
+
+
+@pytest.mark.parametrize("method", ["GRPO", "PPO without critic", "oracle"])
+def test_a_policy_without_blocks_has_success_and_no_alignment(method, trained, env):
+    policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(4)
+    history = improve(Wrapped(policy), env, method, 2, generator, G)
+    assert history[1]["success"] == pytest.approx(success(policy, env).mean().item())
+    assert math.isnan(history[1]["alignment"]) and math.isnan(history[1]["prompt_alignment"])
+
+
+# Prompts held out.
+
+
+@pytest.mark.parametrize("method", ["GRPO", "PPO with critic", "oracle"])
+def test_held_out_prompts_are_measured_and_never_sampled(method, trained, env, rollouts):
+    policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(4)
+    rows, before = [2, 5, 9], success(policy, env).detach()
+    others = [row for row in range(19) if row not in rows]
+    history = improve(
+        policy, env, method, 3, generator, G, 1e-2, evaluate_every=2, prompts=env.prompts[rows]
+    )
+    after = success(policy, env).detach()
+    for entry, p in ((history[0], before), (history[-1], after)):
+        assert entry["success"] == pytest.approx(p[rows].mean().item())
+        assert entry["held_out"] == pytest.approx(p[others].mean().item())
+    assert all("held_out" in entry for entry in history)
+    assert len(rollouts) == (0 if method == "oracle" else 3)
+    for rollout in rollouts:
+        assert torch.equal(rollout.prompts, env.prompts[rows].repeat_interleave(G, 0))
+    samples = 0 if method == "oracle" else 3 * G
+    assert [entry["samples"] for entry in history] == [0, 2 * samples, 3 * samples]
+
+
+def test_without_held_out_prompts_there_is_no_such_entry(trained, env, generator):
+    for prompts in (None, env.prompts, env.prompts.flip(0)):
+        policy = copy.deepcopy(trained).float()
+        for entry in improve(policy, env, "RLOO", 1, generator, G, prompts=prompts):
+            assert "held_out" not in entry and "success" in entry
+
+
+# The mechanics: a test for each line that a run would survive without.
+
+
+def test_reinforcement_warms_up_linearly_and_decays_linearly_to_zero(trained, env, steps):
+    """Five steps at 1e-2, two of them to warm up: ½·1, .8, .6, .4, .2 of it, in each epoch."""
+    policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(0)
+    improve(policy, env, "GRPO", 5, generator, G, learning_rate=1e-2, warmup=2)
+    rates = [5e-3, 8e-3, 6e-3, 4e-3, 2e-3]
+    assert [step["lr"] for step in steps[0::2]] == pytest.approx(rates)
+    assert [step["lr"] for step in steps[1::2]] == pytest.approx(rates)
+    steps.clear()
+    improve(policy, env, "oracle", 4, generator, learning_rate=1e-2, warmup=0)
+    assert [step["lr"] for step in steps] == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
+
+
+def test_pretraining_warms_up_linearly_and_follows_a_cosine_to_a_tenth(env, steps, generator):
+    """Four steps at 1e-2, two of them to warm up: the cosine falls from 1 to 0 over all four."""
+    policy, root = make_policy(env, dtype=torch.float32), math.sqrt(0.5)
+    pretrain(policy, env, 4, generator, batch_size=4, learning_rate=1e-2, warmup=2)
+    cosines = [(1 + root) / 2, 1 / 2, (1 - root) / 2, 0]
+    rates = [1e-2 * (0.1 + 0.9 * each) for each in cosines]
+    rates[0] *= 1 / 2
+    assert [step["lr"] for step in steps] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_each_networks_gradient_is_clipped_to_norm_one_by_itself(
+    factor, trained, env, steps, monkeypatch, generator
+):
+    """Losses made so large that both are clipped, and so small that neither is touched."""
+    scale_losses(monkeypatch, factor)
+    raw, clip = [], training.clip_gradients
+
+    def recording(networks, *arguments):
+        raw.append([left_in(network).norm().item() for network in networks])
+        clip(networks, *arguments)
+
+    monkeypatch.setattr(training, "clip_gradients", recording)
+    improve(copy.deepcopy(trained).float(), env, "PPO with critic", 2, generator, G)
+    assert len(steps) == len(raw) == 4
+    for step, norms in zip(steps, raw):
+        assert min(norms) > 2 if factor > 1 else 0 < min(norms) < max(norms) < 0.5
+        expected = [min(1.0, norm) for norm in norms]
+        assert step["norms"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_pretrainings_gradient_is_clipped_to_norm_one(factor, env, steps, monkeypatch, generator):
+    scale_losses(monkeypatch, factor)
+    pretrain(make_policy(env, dtype=torch.float32), env, 3, generator, batch_size=16)
+    assert len(steps) == 3
+    for step in steps:
+        (norm,) = step["norms"]
+        assert norm == pytest.approx(1, rel=1e-3) if factor > 1 else 0 < norm < 0.5
+
+
+def test_weights_decay_in_pretraining_and_not_in_reinforcement(env, steps, generator):
+    policy = make_policy(env, dtype=torch.float32)
+    pretrain(policy, env, 2, generator, batch_size=4)
+    assert [step["weight_decay"] for step in steps] == [0.1, 0.1]
+    steps.clear()
+    improve(policy, env, "PPO with critic", 2, generator, G)
+    assert [step["weight_decay"] for step in steps] == [0, 0, 0, 0]
+
+
+def test_adams_betas_are_the_same_in_both_loops(env, steps, generator):
+    policy = make_policy(env, dtype=torch.float32)
+    pretrain(policy, env, 1, generator, batch_size=4)
+    improve(policy, env, "REINFORCE", 1, generator, G)
+    assert [step["betas"] for step in steps] == [(0.9, 0.95), (0.9, 0.95)]
+
+
+def test_the_critics_values_are_what_advantages_are_estimated_from(
+    trained, env, rollouts, monkeypatch, generator
+):
+    """A critic with opinions from the start; with values of 0 the advantages would be others."""
+    handed = []
+
+    def recording(logprobs, old_logprobs, advantages, *arguments, **options):
+        handed.append(advantages)
+        return grpo_loss(logprobs, old_logprobs, advantages, *arguments, **options)
+
+    monkeypatch.setattr(training, "Critic", Opinionated)
+    monkeypatch.setattr(training, "grpo_loss", recording)
+    policy, critic = copy.deepcopy(trained), Opinionated(trained)
+    improve(policy, env, "PPO with critic", 1, generator, G)
+    (rollout,) = rollouts
+    values = critic(rollout.prompts, rollout.completions).detach()
+    for said, same in ((values, True), (torch.zeros_like(values), False)):
+        estimates, _ = gae(rollout.rewards, said, rollout.mask)
+        live = estimates[rollout.mask]
+        expected = (estimates - live.mean()) / live.std()
+        miss = (handed[0] - expected)[rollout.mask].abs().max()
+        assert miss < 1e-6 if same else miss > 0.1
+    assert len(handed) == 2 and torch.equal(handed[0], handed[1])  # once a rollout, for all epochs
 
 
 def test_bad_input_is_refused(policy, env, generator):

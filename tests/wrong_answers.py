@@ -571,78 +571,79 @@ WRONG = {
         "zeros": "return policy.head.weight.new_zeros(len(prompts), 6, policy.config.d_model)",
         "the gradient of the loss": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(-terms.sum(), delta)[0]
+            return torch.autograd.grad(-terms.sum(), inputs)[0]
         """,
         "the logits one position late": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 3:]
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 3:]
             logprobs = token_logprobs(logits, completions[:, :-1])
             terms = advantages[:, None] * (logprobs * mask[:, :-1])
-            return torch.autograd.grad(terms.sum(), delta)[0]
+            return torch.autograd.grad(terms.sum(), inputs)[0]
         """,
         "the stop taken for padding": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * (completions != 12)
-            return torch.autograd.grad(terms.sum(), delta)[0]
+            return torch.autograd.grad(terms.sum(), inputs)[0]
         """,
         "the mean over rows": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(1).mean(), delta)[0]
+            return torch.autograd.grad(terms.sum(1).mean(), inputs)[0]
         """,
         "without the advantages": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={layer: delta})[0][:, 2:]
-            return torch.autograd.grad((token_logprobs(logits, completions) * mask).sum(), delta)[0]
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 2:]
+            terms = token_logprobs(logits, completions) * mask
+            return torch.autograd.grad(terms.sum(), inputs)[0]
         """,
         "always entering the first block": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            delta = policy.head.weight.new_zeros(*tokens.shape, 16).requires_grad_()
-            logits = policy(tokens, nudge={0: delta})[0][:, 2:]
+            with tap(policy.blocks[0]) as inputs:
+                logits = policy(tokens)[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(), delta)[0]
+            return torch.autograd.grad(terms.sum(), inputs)[0]
         """,
         "the package's own": """
             from minicf.rollout import Rollout
             rollout = Rollout(prompts, completions, mask, 0.0 * mask, advantages, len(prompts))
-            return empirical_costates(policy, rollout, advantages, layer)
+            return empirical_costates(policy, rollout, advantages, at)
         """,
     },
     "06-attention": {
-        "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, layer))",
-        "the whole": "return empirical_costates(policy, rollout, advantages, layer)",
+        "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, at))",
+        "the whole": "return empirical_costates(policy, rollout, advantages, at)",
         "the own logits' part": """
-            own = torch.zeros_like(empirical_costates(policy, rollout, advantages, layer))
+            own = torch.zeros_like(empirical_costates(policy, rollout, advantages, at))
             for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
+                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
                 own[:, 2 + t] = term[:, 2 + t]
             return own
         """,
         "every term at every position": """
-            attention = empirical_costates(policy, rollout, advantages, layer)
+            attention = empirical_costates(policy, rollout, advantages, at)
             for alone in torch.eye(4):
-                attention -= empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
+                attention -= empirical_costates(policy, rollout, advantages[:, None] * alone, at)
             return attention
         """,
         "the next token's term only": """
-            attention = torch.zeros_like(empirical_costates(policy, rollout, advantages, layer))
+            attention = torch.zeros_like(empirical_costates(policy, rollout, advantages, at))
             for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, layer)
+                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
                 attention[:, 1 + t] = term[:, 1 + t]
             return attention
         """,
         "the package's own": """
-            whole = empirical_costates(policy, rollout, advantages, layer)
-            return whole - own_logit_costates(policy, rollout, advantages, layer)
+            whole = empirical_costates(policy, rollout, advantages, at)
+            return whole - own_logit_costates(policy, rollout, advantages, at)
         """,
     },
     "07-slope": {
@@ -868,7 +869,7 @@ WRONG = {
         """,
         "the package's own": """
             rollout = Rollout(None, None, mask, old_logprobs, rewards, group_size)
-            A = advantages(how, rollout)[0]
+            A = method_advantages(how, rollout)[0]
             return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
         """,
     },

@@ -182,7 +182,7 @@ def audit(
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
     `states`: `identities` at STATES, every layer. `along`: error, its bounds, entropy and biased
-    relatives at `09=`, checkpoint by checkpoint. `samples`, `backward_pass` and `hardening` are of the last one.
+    relatives at `09=`, checkpoint by checkpoint. The rest is of the last one.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..training import METHODS
+from .claims import starting_point
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666"
@@ -15,7 +16,7 @@ CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
 
 
 def method_style(method: str) -> dict[str, str]:
-    """Colour and line of a method: a colour each, dashed from the eighth on; the oracle is black."""
+    """Colour and line of a method: a colour each, dashed from the eighth on, the oracle dotted."""
     if method == "oracle":
         return {"color": "black", "linestyle": ":"}
     palette = (GREY, SKY, BLUE, GREEN, ORANGE, RED, PURPLE)
@@ -36,13 +37,13 @@ def panels(*titles: str, width: float = 5.2, height: float = 3.6) -> tuple[Figur
     return figure, axes
 
 
-def all_figures(report: dict, start: int) -> dict[str, Figure]:
-    """Every figure of a report of train.py, by name; RL started at pretraining step `start`."""
+def of_demonstration(report: dict) -> dict[str, Figure]:
+    """Every figure of a report of train.py, by name."""
     entries, board, costates = report["readiness"], report["leaderboard"], report["costates"]
     clean = [entry for entry in entries if entry["corpus"] == "clean"]
     grpo = next(row["curve"] for row in board if row["method"] == "GRPO")
     return {
-        "learning_curve": learning_curve(clean, start, grpo),
+        "learning_curve": learning_curve(clean, starting_point(entries), grpo),
         "alignment": alignment(board),
         "readiness": readiness(entries),
         "leaderboard": leaderboard(board),
@@ -52,6 +53,11 @@ def all_figures(report: dict, start: int) -> dict[str, Figure]:
         "error": error(costates["along"]),
         "hardening": hardening(costates["hardening"]),
     }
+
+
+def of_study(report: dict) -> dict[str, Figure]:
+    """Every figure of a study, by name."""
+    return {"alignment": alignment_by_group(report["alignment"])}
 
 
 def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> Figure:
@@ -74,33 +80,66 @@ def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> 
 
 
 def alignment(board: list[dict]) -> Figure:
-    """C8: cosine of each run's own backward pass with ∇V, and exact success, along the runs.
-
-    Rows have method, group_size and curve; a line is the mean over rows of one method and group
-    size, and a band their range.
-    """
-    figure, (left, right) = panels(
-        "What loss.backward() leaves points along ∇V", "while the policy learns", width=5.6
-    )
-    lines: dict[tuple, list[dict]] = {}
-    for row in board:
-        lines.setdefault((row["method"], row["group_size"]), []).append(row)
-    sizes = sorted({size for _, size in lines})
-    for (method, size), rows in lines.items():
-        style = method_style(method) | {"linewidth": 1 + sizes.index(size)}
-        label = f"{method}, G = {size}" if len(sizes) > 1 else method
-        for axis, key, first in ((left, "alignment", 1), (right, "success", 0)):
-            entries = list(zip(*(row["curve"][first:] for row in rows)))  # over the rows, by step
-            steps = [some[0]["step"] for some in entries]
-            values = [[each[key] for each in some] for some in entries]
-            mean = [sum(some) / len(some) for some in values]
-            axis.plot(steps, mean, **style, label=label)
-            low, high = [min(some) for some in values], [max(some) for some in values]
-            axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    left.set(xlabel="rollout", ylabel="cosine to the exact value gradient", ylim=(0, 1.03))
-    right.set(xlabel="rollout", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    """C8: cosine of each run's own backward pass with ∇V, and exact success; a panel a method."""
+    columns = 4
+    rows = -(-len(board) // columns)
+    figure = Figure(figsize=(12, 0.4 + 2.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis, row in zip(axes, board):
+        steps = [entry["step"] for entry in row["curve"]]
+        success = [entry["success"] for entry in row["curve"]]
+        cosines = [entry["alignment"] for entry in row["curve"][1:]]
+        axis.plot(steps, success, color=GREY, linewidth=1, label="exact success")
+        axis.plot(steps[1:], cosines, "o-", color=BLUE, markersize=3, label="cosine to ∇V")
+        axis.set_title(row["method"], loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(ylim=(-0.1, 1.08))
+    for axis in axes[len(board) :]:
+        axis.axis("off")
+    handles, labels = axes[0].get_legend_handles_labels()
+    place = axes[len(board)] if len(board) < len(axes) else axes[0]
+    place.legend(handles, labels, frameon=False, fontsize=9, loc="center")
+    figure.suptitle("What loss.backward() leaves on the prompts, beside the exact value gradient")
+    figure.supxlabel("rollout", fontsize=10)
     return figure
+
+
+def alignment_by_group(rows: list[dict]) -> Figure:
+    """C8 over seeds: cosine of training's backward pass with ∇V by group size, success beside it.
+
+    Rows have method, group_size, seed and curve; a line is the mean over seeds, a band their range.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    sizes = sorted({row["group_size"] for row in rows})
+    figure, axes = panels(*methods, "Success of these runs", width=3.9, height=3.3)
+    for place, method in enumerate(methods):
+        for size, color in zip(sizes, (ORANGE, BLUE)):
+            some = [r["curve"] for r in rows if (r["method"], r["group_size"]) == (method, size)]
+            label = f"{size} samples a prompt"
+            _band(axes[place], [curve[1:] for curve in some], "alignment", color, label)
+            line = "-" if place == 0 else "--"
+            _band(axes[-1], some, "success", color, f"{method}, {size}", line)
+        axes[place].set(xlabel="rollout", ylim=(-0.1, 1.03))
+        axes[place].legend(frameon=False, loc="lower left", fontsize=9)
+    axes[0].set_ylabel("cosine of −∂loss/∂x to ∇V")
+    axes[-1].set(xlabel="rollout", ylabel="exact success", ylim=(-0.1, 1.03))
+    axes[-1].legend(frameon=False, loc="lower right", fontsize=9)
+    return figure
+
+
+def _band(
+    axis: Axes, curves: list[list[dict]], key: str, color: str, label: str, line: str = "-"
+) -> None:
+    """Mean of several curves as a line, their range as a band, without what is None (a nan)."""
+    points = []
+    for entries in zip(*curves):  # one step, over the curves
+        values = [entry[key] for entry in entries if entry[key] is not None]
+        if values:
+            points.append((entries[0]["step"], sum(values) / len(values), min(values), max(values)))
+    if points:
+        steps, mean, low, high = zip(*points)
+        axis.plot(steps, mean, line, color=color, linewidth=2, label=label)
+        axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def readiness(entries: list[dict]) -> Figure:

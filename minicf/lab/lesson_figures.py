@@ -12,7 +12,7 @@ ROADMAP = (
     ("05", "backprop is\nan adjoint"), ("06", "costates in\na transformer"),
     ("07", "when a costate\nis wrong"), ("08", "when should\nRL start?"),
     ("09", "critic or\nno critic"),
-)  # fmt: skip  # fmt: skip
+)  # fmt: skip
 
 
 def roadmap(current: int) -> Figure:
@@ -38,14 +38,14 @@ def roadmap(current: int) -> Figure:
     return figure
 
 
-def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
+def noisy_costates(starts: Tensor, cases: list[dict]) -> Figure:
     """Costates at starts (S,) around ∇V, and without noise: one panel per number of steps left.
 
-    A panel has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
+    A case has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
     """
-    figure, axes = panels(*[""] * len(panels), width=4.8, height=3.5)
-    for axis, panel in zip(axes, panels):
-        costates, truth, noise_free = panel["costates"], panel["truth"], panel["noise_free"]
+    figure, axes = panels(*[""] * len(cases), width=4.8, height=3.5)
+    for axis, case in zip(axes, cases):
+        costates, truth, noise_free = case["costates"], case["truth"], case["noise_free"]
         axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=3)
         for label, line, color in (("no noise", noise_free, RED), ("∇V, exact", truth, BLUE)):
             axis.plot(starts, line, color=color, linewidth=2)
@@ -54,7 +54,7 @@ def noisy_costates(starts: Tensor, panels: list[dict]) -> Figure:
         mean = costates.mean(1)
         axis.plot(starts, mean, "o", color="black", markersize=3.5)
         off, wrong = (mean - truth).abs().max(), (noise_free - truth).abs().max()
-        title = f"{panel['steps']} steps left: noisy costates average to ∇V\n"
+        title = f"{case['steps']} steps left: noisy costates average to ∇V\n"
         title += f"(within {off:.2f}); without noise it is {wrong:.2f} off"
         axis.set_title(title, loc="left", fontsize=11)
         axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.6), xticks=range(-3, 4))
@@ -225,7 +225,8 @@ def readiness_along(checkpoints: list[dict]) -> Figure:
 def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
     """A row of dots for each method, with a bar at its mean."""
     for i, (method, some) in enumerate(values.items()):
-        axis.plot(some, [i] * len(some), "o", color=method_style(method)["color"], alpha=0.5, markersize=5)
+        color = method_style(method)["color"]
+        axis.plot(some, [i] * len(some), "o", color=color, alpha=0.5, markersize=5)
         axis.plot(sum(some) / len(some), i, "|", color="black", markersize=16)
     axis.set_yticks(range(len(values)), values)
     for tick in axis.get_yticklabels():

@@ -118,8 +118,8 @@ def identity(config) -> dict:
     for path in [ROOT / "train.py", *sorted((ROOT / "minicf").rglob("*.py"))]:
         if path.stem not in CHANGE_NO_RESULT:
             digest.update(path.read_bytes())
-    constants = {name.lower(): value for name, value in vars(training).items()
-                 if name.isupper() and isinstance(value, (float, tuple))}  # fmt: skip
+    names = ("BETAS", "WEIGHT_DECAY", "GRADIENT_CLIP", "LEARNING_RATE_FLOOR", "VALUE_COEF")
+    constants = {name.lower(): getattr(training, name) for name in names}
     code = {"torch": torch.__version__, "code": digest.hexdigest()[:16]}
     return json.loads(json.dumps(chosen | constants | code))
 
@@ -195,11 +195,12 @@ def prepare(config) -> None:
     write_json(marker, now)
 
 
-def draw(out: str, report: dict, start: int) -> None:
-    """The figures of a report, each a file under figures/."""
+def draw(out: str, report: dict) -> None:
+    """The figures of a demonstration or of a study, each a file under figures/."""
     from . import figures  # here, so that workers start without matplotlib
 
-    for name, figure in figures.all_figures(report, start).items():
+    of_report = figures.of_study if "ranks" in report else figures.of_demonstration
+    for name, figure in of_report(report).items():
         path = Path(out, "figures", f"{name}.png")
         write(path, lambda path, figure=figure: figure.savefig(path, format="png", dpi=150))
 

@@ -8,7 +8,7 @@ import torch
 
 from ..training import METHODS
 from .claims import starting_point
-from .runner import Units, identity, strict, write_json
+from .runner import Units, draw, identity, strict, write_json
 from .statistics import PREDICTORS, bootstrap_interval, ranking
 from .tables import study_table, table
 
@@ -52,7 +52,9 @@ def study(
         "leaderboard": [slim(row, ("step", "success", "seconds")) for row in board],
         "alignment": [slim(row, ("step", "success", "alignment")) for row in aligned],
     }
-    write_json(Path(config.out, "study.json"), strict(report, digits=4))
+    stored = strict(report, digits=4)
+    write_json(Path(config.out, "study.json"), stored)
+    draw(config.out, stored)
     print(study_table(report["ranks"], "rank"), study_table(report["ranks"], "pick"), sep="\n\n")
     columns = {"method": "", "success": ".3f", "interval": "", "alignment": ".2f"}
     print("\n" + table(report["methods"], columns))

@@ -11,11 +11,12 @@ from .statistics import PREDICTORS
 
 
 def table(rows: list[dict], columns: dict[str, str]) -> str:
-    """Rows as text; `columns` maps a key to its format, and text has none. A nan is left out."""
+    """Rows as text; `columns` maps a key to its format, and text has none. None and nan are "-"."""
     lines = [[*columns]]
     for row in rows:
-        cells = [format(row[key], columns[key]) for key in columns]
-        lines.append(["-" if "nan" in cell else cell for cell in cells])
+        cells = [row[key] if row[key] == row[key] else None for key in columns]  # nan ≠ nan
+        forms = columns.values()
+        lines.append(["-" if c is None else format(c, form) for c, form in zip(cells, forms)])
     sizes = [max(map(len, column)) for column in zip(*lines)]
     align = [str.rjust if form else str.ljust for form in columns.values()]
     lines = [[put(cell, n) for put, cell, n in zip(align, line, sizes)] for line in lines]
@@ -26,7 +27,7 @@ def readiness_table(entries: list[dict]) -> str:
     """What each checkpoint promised and what RL gained there."""
     columns = {"corpus": "", "step": "d", "loss": ".3f", "success": ".3f", "pass_at_k": ".3f"}
     columns |= {"signal": ".3f", "headroom": ".3f", "readiness": ".3f", "reward_std": ".3f"}
-    title = "At each checkpoint; gain is that of a short GRPO run, more_pretraining of as many steps"
+    title = "At each checkpoint. gain: by a short GRPO run; more_pretraining: by as many steps of it"
     return title + "\n" + table(entries, columns | {"gain": "+.3f", "more_pretraining": "+.3f"})
 
 
@@ -60,7 +61,7 @@ def leaderboard_table(board: list[dict]) -> str:
         "Leaderboard, best first. alignment: cosine of what loss.backward() left on the prompts",
         "with the exact ∇V, mean over the run; distinct: right answers of 64 samples of a prompt",
         table(rows, columns),
-        f"One RL seed: an order within {spread:.3f} is no verdict; `--study` has the seeds for one.",
+        f"One RL seed: an order within {spread:.3f} is no verdict; `--study` runs several.",
     ]
     return "\n".join(lines)
 

@@ -16,11 +16,13 @@ from .rollout import completion_logits, group_rows
 class Critic(nn.Module):
     """State values in reward units: a copy of the policy's trunk with a read-out starting at 0.
 
-    Needs the policy's `head`, a linear read-out.
+    Raises ValueError for a policy without a linear read-out called `head`.
     """
 
     def __init__(self, policy: nn.Module):
         super().__init__()
+        if not isinstance(getattr(policy, "head", None), nn.Linear):
+            raise ValueError(f"{type(policy).__name__} needs a linear read-out `head` for a critic")
         self.trunk = copy.deepcopy(policy)
         head = self.trunk.head
         head.weight = nn.Parameter(torch.zeros_like(head.weight[:1]))  # D -> 1

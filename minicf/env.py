@@ -61,7 +61,8 @@ class SumGame:
         """1.0 where the text up to the first stop is `digit(+digit)*.` and adds up, else 0.0.
 
         prompts (B, P), completions (B, T) -> (B,) float32, on the device of `completions`. Only the
-        text counts: nothing is looked up, and what stands after the first stop is not read.
+        text counts: nothing is looked up, and what stands after the first stop is not read. A token
+        outside the vocabulary, which a larger model may write, is as wrong as any.
         """
         P = self.prompt_length
         if prompts.shape != (len(completions), P) or completions.dim() != 2:
@@ -72,7 +73,10 @@ class SumGame:
         rewards = []
         for prompt, completion in zip(prompts.tolist(), completions.tolist()):
             target = "".join(self.vocab[token] for token in prompt).rstrip("=")
-            answer = "".join(self.vocab[token] for token in completion)
+            answer = "".join(
+                self.vocab[token] if token in range(len(self.vocab)) else "?"
+                for token in completion
+            )
             match = re.match(r"(\d(?:\+\d)*)\.", answer)
             rewards.append(bool(match) and sum(map(int, match[1].split("+"))) == int(target))
         return torch.tensor(rewards, dtype=torch.float32, device=completions.device)

@@ -222,7 +222,8 @@ def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]
     `inputs` are those of a tap around the scoring; the first, (Q, ≥ P, D), holds the prompts, and
     −∂loss/∂x as its gradient. `alignment`: cosine of all prompts together, as one vector.
     `prompt_alignment`: mean of the cosines of single prompts, of those with a gradient and
-    ‖∇V‖ > 1e-12. Both are nan where there is none, or no truth.
+    ‖∇V‖ > 1e-12. Both are nan where there is none, or no truth. A KL term counts: it is all that a
+    group of equal rewards leaves, and it pulls back to the reference.
     """
     if truth is None:
         return {"alignment": math.nan, "prompt_alignment": math.nan}

@@ -7,7 +7,7 @@
 4. Audit the costates against enumerated value gradients.
 
 Each step is made of units of work, which run side by side and leave one file each; the same
-command continues where it was stopped. `--study N` repeats over N seeds what one cannot decide.
+command continues where it was stopped. `--study N` repeats over N seeds what one seed leaves open.
 """
 
 import copy
@@ -46,22 +46,22 @@ class Config:
 
     out: str = option("runs/demo", "folder for the report, figures and checkpoints", run=True)
     fresh: bool = option(False, "delete an earlier run in --out and start over", run=True)
-    jobs: int = option(os.cpu_count() or 1, "units of work to run side by side", 1, run=True)
+    jobs: int = option(os.cpu_count() or 1, "units of work to run side by side", least=1, run=True)
     device: str = option("auto", "auto, cpu, cuda or mps")
-    seed: int = option(0, "seed of everything that is random", 0)
-    max_terms: int = option(3, "most terms of a sum, 1 to 5; sets the horizon", 1)
-    d_model: int = option(64, "width of the residual stream", 1)
-    n_layer: int = option(2, "number of blocks", 1)
-    n_head: int = option(4, "attention heads; must divide --d-model", 1)
-    pretrain_steps: int = option(800, "steps of each pretraining", 1)
-    checkpoints: int = option(8, "checkpoints kept along pretraining, evenly spaced", 1)
-    gain_steps: int = option(20, "rollouts of the short GRPO run that measures a gain", 1)
-    gain_seeds: int = option(2, "RL seeds of that run", 1)
-    rl_steps: int = option(140, "rollouts of a method in the leaderboard", 1)
-    group_size: int = option(8, "completions sampled per prompt and rollout", 2)
-    learning_rate: float = option(1e-3, "peak learning rate of RL", 1e-9)
-    audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", 1)
-    study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", 0)
+    seed: int = option(0, "seed of everything that is random", least=0)
+    max_terms: int = option(3, "most terms of a sum, 1 to 5; sets the horizon", least=1)
+    d_model: int = option(64, "width of the residual stream", least=1)
+    n_layer: int = option(2, "number of blocks", least=1)
+    n_head: int = option(4, "attention heads; must divide --d-model", least=1)
+    pretrain_steps: int = option(800, "steps of each pretraining", least=1)
+    checkpoints: int = option(8, "checkpoints kept along pretraining, evenly spaced", least=1)
+    gain_steps: int = option(20, "rollouts of the short GRPO run that measures a gain", least=1)
+    gain_seeds: int = option(2, "RL seeds of that run", least=1)
+    rl_steps: int = option(140, "rollouts of a method in the leaderboard", least=1)
+    group_size: int = option(8, "completions sampled per prompt and rollout", least=2)
+    learning_rate: float = option(1e-3, "peak learning rate of RL", least=1e-9)
+    audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", least=1)
+    study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", least=0)
 
     def __post_init__(self):
         check_options(self)
@@ -96,7 +96,7 @@ def weights_of(policy: GPT) -> dict:
     return {name: weight.cpu().clone() for name, weight in policy.state_dict().items()}
 
 
-def checkpoint(config: Config, corpus: str, step: int) -> tuple[GPT, SumGame]:
+def load_checkpoint(config: Config, corpus: str, step: int) -> tuple[GPT, SumGame]:
     """The policy of a pretraining at a step, and its world."""
     env = SumGame(config.max_terms)
     policy = new_policy(config, env)
@@ -106,8 +106,10 @@ def checkpoint(config: Config, corpus: str, step: int) -> tuple[GPT, SumGame]:
 
 def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
     """Pretraining: losses, and at each checkpoint the weights and all that predicts a gain."""
-    env, generator = SumGame(config.max_terms), generator_of(config, name)
-    policy, entries, weights = new_policy(config, env, generator), [], {}
+    env = SumGame(config.max_terms)
+    generator = generator_of(config, name)
+    policy = new_policy(config, env, generator)
+    entries, weights = [], {}
 
     def keep(step: int, loss: float) -> None:
         entries.append({"corpus": corpus, "step": step, "loss": loss} | measure(policy, env))
@@ -123,10 +125,13 @@ def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
 
 def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
     """The real gain in exact success of a short GRPO run, and of as many more pretraining steps."""
-    policy, env = checkpoint(config, corpus, step)
-    before, gains, steps = success(policy, env).mean().item(), [], config.gain_steps
+    policy, env = load_checkpoint(config, corpus, step)
+    before = success(policy, env).mean().item()
+    steps = config.gain_steps
+    gains = []
     for seed in range(config.gain_seeds):
-        trial, generator = copy.deepcopy(policy), generator_of(config, f"gain {seed}")
+        trial = copy.deepcopy(policy)
+        generator = generator_of(config, f"gain {seed}")  # the same noise at every checkpoint
         history = improve(
             trial, env, "GRPO", steps, generator, config.group_size, evaluate_every=steps,
             **GAIN_OPTIONS,
@@ -140,7 +145,7 @@ def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
 
 def method_unit(config: Config, name: str, step: int, method: str, group_size: int) -> dict:
     """A method from a clean checkpoint: its row of the leaderboard, and the final weights."""
-    policy, env = checkpoint(config, "clean", step)
+    policy, env = load_checkpoint(config, "clean", step)
     before = examples(policy, env)
     curve = improve(
         policy, env, method, config.rl_steps, generator_of(config, name), group_size,
@@ -157,8 +162,13 @@ def method_unit(config: Config, name: str, step: int, method: str, group_size: i
 
 
 def audit_unit(config: Config, name: str) -> dict:
-    """C1 to C5 and C8, on a narrow policy of its own in the two-term world, pretrained here."""
-    env, generator, kept = SumGame(2), generator_of(config, name), {}
+    """The claims about costates (C1 to C5, C8), on policies pretrained here, in float64.
+
+    They are small, in the two-term world, so that every completion can be summed over.
+    """
+    env = SumGame(2)
+    generator = generator_of(config, name)
+    kept = {}
     policy = GPT.for_world(env, config.n_layer, config.n_head, 4 * config.n_head, generator)
 
     def keep(step: int, loss: float) -> None:
@@ -190,7 +200,8 @@ def method_units(config: Config, start: int, methods: list[str], size: int) -> l
 
 def main(arguments: list[str] | None = None) -> None:
     """Pretraining, readiness, every method, the audit; then the report, figures and claims."""
-    config, started = parse(Config, __doc__, FAST, arguments), time.perf_counter()
+    started = time.perf_counter()
+    config = parse(Config, __doc__, FAST, arguments)
     with Units(config) as units:
         if config.study:
             study(config, units, list(CORPORA), pretrain_units, gain_units, method_units)
@@ -206,11 +217,10 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"\n2. RL's gain at each checkpoint, 3. every method from step {start}, 4. the audit")
         methods = method_units(config, start, list(METHODS), config.group_size)
-        audits, gains = [(config, "audit", audit_unit)], gain_units(config, entries)
-        results = iter(units.run(methods + audits + gains))
-        board = [next(results)["row"] for _ in methods]
-        audited = next(results)
-        entries = [entry | next(results) for entry in entries]
+        gains = gain_units(config, entries)
+        audited, *results = units.run([(config, "audit", audit_unit), *methods, *gains])
+        board = [result["row"] for result in results[: len(methods)]]
+        entries = [entry | gain for entry, gain in zip(entries, results[len(methods) :])]
 
         report = {
             "config": identity(config),

@@ -11,8 +11,9 @@ baseline. It is the policy-gradient theorem read at an activation (arXiv:2605.21
 adjoint of a surrogate, a score-function estimator; control.py has the pathwise adjoint of a return.
 They are different random variables whose conditional means are both value gradients.
 
-`at` is a module of the policy whose input is x: a block, or the final norm. Training leaves the
-same vectors behind without being asked: see `alignment` in training.improve.
+`at` is a module of the policy whose input is x: a block, or the final norm. At the prompts, the
+backward pass of training leaves the sum of a group's costates, times a factor: training.align reads
+it there.
 
 Left out on purpose: ratios, clips and KL terms; each of them bends λ̂ away from ∇V.
 """
@@ -28,7 +29,7 @@ from .tap import tap
 def empirical_costates(
     policy: nn.Module, rollout: Rollout, advantages: Tensor, at: nn.Module
 ) -> Tensor:
-    """λ̂ of every completion at every position: (B, P+T−1, D), in reward per unit of activation.
+    """λ̂ of every completion at every position: (B, P+T−1, D), in advantage per unit of activation.
 
     One backward pass: rows do not touch each other, so each collects its own completion's costate.
     advantages (B,) or (B, T). The sign is that of +∇V; position P−1+t predicts token t.
@@ -43,8 +44,9 @@ def own_logit_costates(
     """The part of λ̂ through each position's own logits (the term t = j alone): (B, P+T−1, D).
 
     What is left, λ̂ minus this, came by later tokens' attention to the position. In expectation the
-    two are the terms of the product rule, ∇V = Σ_v Q(v)·∇π(v) + Σ_v π(v)·∇V(s_j, v). Positions
-    before the prompt's last have no own logit: zero here. One backward pass per token.
+    two are the terms of the product rule, ∇V = Σ_v Q(v)·∇π(v) + Σ_v π(v)·∇V(s_j, v), with Q(v) the
+    value once token v is chosen. Positions before the prompt's last have no own logit: zero here.
+    One backward pass per token.
     """
     x, terms = _surrogate_terms(policy, rollout, advantages, at)
     T, own = terms.size(1), torch.zeros_like(x)
@@ -66,7 +68,7 @@ def _surrogate_terms(
         )
     if advantages.dim() == 1:
         advantages = advantages[:, None]
-    with tap(at, calls=1) as inputs:
+    with tap(at, calls=1) as inputs:  # each row with its own prompt, in one call
         logprobs = completion_logprobs(policy, rollout.prompts, rollout.completions)
     return inputs[0], (advantages.detach() * logprobs).masked_fill(~rollout.mask, 0.0)
 
@@ -82,7 +84,7 @@ def attention_share(attention: Tensor, gradient: Tensor) -> Tensor:
 def alignment(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine, 0 for a vector of zeros, and ratio of norms of vectors (…, D): (…), (…).
 
-    One alone misleads.
+    The cosine alone hides a wrong length, the ratio a wrong direction.
     """
     length, true_length = estimate.norm(dim=-1), truth.norm(dim=-1)
     product = length * true_length

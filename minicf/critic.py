@@ -10,7 +10,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .rollout import completion_logits, group_rows
+from .ppo import aggregate_tokens
+from .rollout import Rollout, completion_logits, group_rows
 
 
 class Critic(nn.Module):
@@ -32,3 +33,9 @@ class Critic(nn.Module):
         """V of the state before each token of completions (B, T), prompts as in scoring: (B, T)."""
         rows = group_rows(prompts, group_size)
         return completion_logits(self.trunk, prompts, completions, rows).squeeze(-1)
+
+
+def value_loss(critic: Critic, rollout: Rollout, returns: Tensor) -> Tensor:
+    """Mean square error of the critic to returns (B, T) over live tokens, in reward²: a scalar."""
+    values = critic(rollout.prompts[:: rollout.group_size], rollout.completions, rollout.group_size)
+    return aggregate_tokens((values - returns).square(), rollout.mask, "token")

@@ -2,9 +2,10 @@
 
     A_i = (r_i − mean of the group) / std of the group          (Shao et al. 2024, section 4.1)
 
-The variants differ in two switches. The baseline that leaves the sample's own reward out (RLOO,
-Kool et al. 2019; Ahmadian et al. 2024) keeps the gradient unbiased; the group's mean shrinks it by
-exactly 1 − 1/G. Dividing by the std re-weights prompts; Dr. GRPO (Liu et al. 2025) leaves it out.
+The variants differ in two switches here, and in how tokens are averaged (ppo.aggregate_tokens). The
+baseline that leaves the sample's own reward out (RLOO, Kool et al. 2019; Ahmadian et al. 2024)
+keeps the gradient unbiased; the group's mean multiplies it by exactly 1 − 1/G. Dividing by the std
+re-weights prompts; Dr. GRPO (Liu et al. 2025) leaves it out.
 
 Left out on purpose: per-token (process) rewards, and dynamic resampling of groups without signal.
 """

@@ -19,7 +19,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .costate import alignment
-from .critic import Critic
+from .critic import Critic, value_loss
 from .env import SumGame
 from .exact import prefix_values, success, value_gradients
 from .grpo import group_advantages, grpo_loss
@@ -29,11 +29,12 @@ from .rollout import (
 )  # fmt: skip
 from .tap import tap
 
-BETAS = (0.9, 0.95)  # Adam's; GPT-3's second one forgets in 20 steps (Brown et al. 2020, app. B)
-WEIGHT_DECAY = 0.1  # of pretraining alone (the same)
-GRADIENT_CLIP = 1.0  # largest norm of a network's gradient (the same)
-LEARNING_RATE_FLOOR = 0.1  # of the peak, where pretraining's cosine ends (the same)
-VALUE_COEF = 0.5  # weight of the critic's loss; its network is its own (Huang et al. 2022, no. 9)
+# Brown et al. 2020, appendix B, has the first four; OpenAI Baselines' ppo2 has the last.
+BETAS = (0.9, 0.95)  # of Adam; the second moment forgets within 20 steps, since runs are short
+WEIGHT_DECAY = 0.1  # of pretraining alone; RL has none
+GRADIENT_CLIP = 1.0  # largest norm of a network's gradient
+LEARNING_RATE_FLOOR = 0.1  # of the peak, where pretraining's cosine ends
+VALUE_COEF = 0.5  # weight of the critic's loss; the critic shares no weights with the policy
 UNCLIPPED = (math.inf, math.inf)
 
 
@@ -43,7 +44,7 @@ class Method:
 
     source: str
     baseline: str = "none"  # or "leave-one-out", "mean" (of the group), "batch" (mean), "critic"
-    scale: str = "none"  # or "std": divide by that of the group, of the batch for the last two
+    scale: str = "none"  # or "std": of the group; of the batch for batch and critic
     aggregate: str = "constant"  # see ppo.aggregate_tokens
     clip: tuple[float, float] = UNCLIPPED  # of the ratio, below and above 1
     kl_coef: float = 0.0  # weight of k3 to the policy at the start of the run
@@ -60,7 +61,7 @@ METHODS = {
     "GRPO": Method(
         "Shao et al. 2024", "mean", "std", "sequence", clip=(0.2, 0.2), kl_coef=0.001, epochs=2
     ),
-    # (6) divided by B·T rather than by the number of completions: a factor, which Adam undoes.
+    # (6) the sum over tokens is divided by B·T, a constant, rather than by B.
     "Dr. GRPO": Method("Liu et al. 2025", "mean", "none", "constant", clip=(0.2, 0.2), epochs=2),
     # (7) REINFORCE++ with its batch baseline, without the KL in its reward.
     "PPO without critic": Method("Hu 2025", "batch", "std", "token", clip=(0.2, 0.2), epochs=2),
@@ -80,9 +81,11 @@ def pretrain(
 ) -> list[float]:  # fmt: skip
     """Imitate `env.corpus` in place: maximum likelihood of the completions' live tokens.
 
-    The learning rate warms up linearly, then follows a cosine to a tenth. Returns the loss of each
-    step, in nats per live token. After each step named in `checkpoints` it calls
-    at_checkpoint(step, mean loss of the last 20 steps).
+    `wrong` and `max_target` are the corpus's: a share of false sums, and the largest target. The
+    learning rate is a cosine from its peak to a tenth, times a linear warm-up. After each step
+    named in `checkpoints` it calls at_checkpoint(step, mean loss of the last 20 steps). Returns the
+    loss of each step, in nats per live token. A loss or gradient that is not finite raises
+    FloatingPointError before that step changes the policy.
     """
     _check(learning_rate, steps=steps, batch_size=batch_size, warmup=warmup)
     device = next(policy.parameters()).device
@@ -118,9 +121,9 @@ def improve(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Reinforce the policy in place by one of METHODS; a step samples each prompt group_size times.
 
-    `prompts` (Q, P) are those to train on, by default all of the world's. The learning rate warms
-    up linearly and decays linearly to zero. A loss or gradient that is not finite raises
-    FloatingPointError and leaves the policy as it was.
+    `prompts` (Q, P) are those to train on, by default all of the world's. The learning rate is a
+    linear decay from its peak to zero, times a linear warm-up. A loss or gradient that is not
+    finite raises FloatingPointError before that step changes the policy.
 
     Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples`
     so far, `seconds` of training, exact `success` (mean over `prompts`; `held_out`: over the
@@ -128,99 +131,93 @@ def improve(
     completion), `ratio`, `clip_fraction`, `approx_kl`, `kl` and `value_loss`, as far as the method
     has them. With a critic also `value_error`, its root mean square distance to the exact value of
     the last rollout's states. From the second entry on, `alignment` and `prompt_alignment` of what
-    this step's first backward pass left entering policy.blocks[0]: see `align`. In a world without
-    `solutions` success and alignment are nan; for a policy without `blocks` alignment is.
+    this step's first backward pass left entering policy.blocks[0], beside ∇V of the weights before
+    the step: see `align`. In a world without `solutions` success and alignment are nan; for a
+    policy without `blocks` alignment is.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    settings = _settings(method)
     _check(learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
-    settings = METHODS[method]
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
     critic = Critic(policy) if settings.baseline == "critic" else None
     reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef > 0 else None
     networks = [policy] if critic is None else [policy, critic]
     optimizer = optimizer_for(networks, learning_rate, weight_decay=0.0)
-    history = [{"step": 0, "samples": 0, "seconds": 0.0} | _success(policy, env, prompts)]
-    values, ref_logprobs, samples, seconds, log = None, None, 0, 0.0, []
+    history = [{"step": 0, "samples": 0, "seconds": 0.0} | _exact_entry(policy, env, prompts)]
+    rollout, samples, seconds, log = None, 0, 0.0, []
     for step in range(1, steps + 1):
         evaluated = step % evaluate_every == 0 or step == steps
-        truth = _truth(policy, env, prompts) if evaluated else None
+        truth = _exact_gradients(policy, env, prompts) if evaluated else None
         start = time.perf_counter()
-        decay = 1 - (step - 1) / steps
-        optimizer.param_groups[0]["lr"] = learning_rate * min(1, step / max(warmup, 1)) * decay
+        schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)
+        optimizer.param_groups[0]["lr"] = learning_rate * schedule
 
         if settings.sampled:
             rollout = sample(policy, env, prompts, group_size, generator)
-            completions, mask = rollout.completions, rollout.mask
-            samples += len(completions)
-            with torch.no_grad():
-                if critic is not None:
-                    values = critic(prompts, completions, group_size)
-                if reference is not None:
-                    ref_logprobs = completion_logprobs(reference, prompts, completions, group_size)
-            advantages, returns = method_advantages(settings, rollout, values)
-            sampled = _rollout_stats(rollout)
+            samples += len(rollout.completions)
+            advantages, returns = method_advantages(settings, rollout, critic)
+            ref_logprobs = _reference_logprobs(reference, rollout)
 
         for epoch in range(settings.epochs):
-            with nullcontext() if truth is None else tap(policy.blocks[0]) as inputs:
+            probe = tap(policy.blocks[0]) if epoch == 0 and truth is not None else nullcontext()
+            with probe as inputs:
                 if settings.sampled:
-                    logprobs = completion_logprobs(policy, prompts, completions, group_size)
-                    if epoch == 0:
-                        old_logprobs = logprobs.detach()  # so that the first ratio is exactly 1
+                    logprobs = completion_logprobs(policy, prompts, rollout.completions, group_size)
+                    if epoch == 0:  # those that sampled, by the same operations: ratio exactly 1
+                        old_logprobs = logprobs.detach()
                     loss, stats = grpo_loss(
-                        logprobs, old_logprobs, advantages, mask, ref_logprobs, settings.kl_coef,
-                        clip=settings.clip, aggregate=settings.aggregate,
+                        logprobs, old_logprobs, advantages, rollout.mask, ref_logprobs,
+                        settings.kl_coef, clip=settings.clip, aggregate=settings.aggregate,
                     )  # fmt: skip
+                    stats |= _rollout_stats(rollout)
                 else:
-                    loss, stats, sampled = -success(policy, env, prompts).mean(), {}, {}
+                    loss, stats = -success(policy, env, prompts).mean(), {}
             if critic is not None:
-                errors = (critic(prompts, completions, group_size) - returns).square()
-                stats["value_loss"] = aggregate_tokens(errors, mask, "token")
+                stats["value_loss"] = value_loss(critic, rollout, returns)
                 loss = loss + VALUE_COEF * stats["value_loss"]
 
             optimizer.zero_grad()
             loss.backward()
-            if epoch == 0 and evaluated:  # what it left, −∂loss/∂x, beside ∂V/∂x, same weights
+            if epoch == 0 and evaluated:  # −∂loss/∂x, just left there, beside the exact ∂V/∂x
                 aligned = align(inputs, truth)
             clip_gradients(networks, loss, f"{method}, step {step}")
             optimizer.step()
-            log.append({name: value.item() for name, value in (stats | sampled).items()})
-
+            log.append({name: value.item() for name, value in stats.items()})
         seconds += time.perf_counter() - start
         if evaluated:
-            entry = {"step": step, "samples": samples, "seconds": seconds}
-            entry |= _success(policy, env, prompts) | aligned
-            entry |= {name: sum(each[name] for each in log) / len(log) for name in log[0]}
-            if critic is not None:
-                entry["value_error"] = _value_error(policy, critic, env, rollout)
+            entry = {"step": step, "samples": samples, "seconds": seconds} | aligned
+            entry |= _exact_entry(policy, env, prompts, critic, rollout) | _means(log)
             history.append(entry)
             log = []
     return history
 
 
 def method_advantages(
-    method: Method, rollout: Rollout, values: Tensor | None = None
+    method: Method, rollout: Rollout, critic: Critic | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """A method's advantages, (B,) or for a critic (B, T), and the critic's targets (B, T) or None.
 
-    `values` (B, T) are the critic's, before the update. Its advantages are normalised over the live
-    tokens of the batch, as PPO implementations do.
+    Scale "std" normalises a critic's advantages over the live tokens of the batch, mean included,
+    as PPO implementations do.
     """
+    G = rollout.group_size
+    if method.baseline == "batch":
+        return group_advantages(rollout.rewards, len(rollout.rewards), "mean", method.scale), None
     if method.baseline != "critic":
-        batch = method.baseline == "batch"
-        group_size = len(rollout.rewards) if batch else rollout.group_size
-        baseline = "mean" if batch else method.baseline
-        return group_advantages(rollout.rewards, group_size, baseline, method.scale), None
-    estimates, returns = gae(rollout.rewards, values, rollout.mask)
-    live = estimates[rollout.mask]
-    return (estimates - live.mean()) / (live.std() + 1e-8), returns
+        return group_advantages(rollout.rewards, G, method.baseline, method.scale), None
+    with torch.no_grad():
+        values = critic(rollout.prompts[::G], rollout.completions, G)
+    advantages, returns = gae(rollout.rewards, values, rollout.mask)
+    if method.scale == "std":
+        live = advantages[rollout.mask]
+        advantages = (advantages - live.mean()) / (live.std() + 1e-8)
+    return advantages, returns
 
 
 def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]:
     """How far what backpropagation left on the prompts' activations points along ∇V (Q, P, D).
 
     `inputs` are those of a tap around the scoring; the first, (Q, ≥ P, D), holds the prompts, and
-    −∂loss/∂x as its gradient. `alignment`: cosine of all prompts together, as one vector.
+    its gradient ∂loss/∂x is what was left, to be negated. `alignment`: cosine of all prompts together, as one vector.
     `prompt_alignment`: mean of the cosines of single prompts, of those with a gradient and
     ‖∇V‖ > 1e-12. Both are nan where there is none, or no truth. A KL term counts: it is all that a
     group of equal rewards leaves, and it pulls back to the reference.
@@ -240,7 +237,7 @@ def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]
 def optimizer_for(
     networks: list[nn.Module], learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters; second moments forget within 20 steps, since runs are short."""
+    """AdamW over all parameters of the networks, with BETAS."""
     parameters = [parameter for network in networks for parameter in network.parameters()]
     return torch.optim.AdamW(
         parameters, learning_rate, betas=BETAS, weight_decay=weight_decay, fused=True
@@ -256,7 +253,7 @@ def clip_gradients(networks: list[nn.Module], loss: Tensor, where: str) -> None:
                 raise FloatingPointError(f"{where}: the {quantity} is {value.item()}")
 
 
-def _truth(policy: nn.Module, env: World, prompts: Tensor) -> Tensor | None:
+def _exact_gradients(policy: nn.Module, env: World, prompts: Tensor) -> Tensor | None:
     """The exact ∇V (Q, P, D) entering the first block, or None where it cannot be had."""
     if hasattr(env, "solutions") and hasattr(policy, "blocks"):
         return value_gradients(policy, env, policy.blocks[0], prompts)
@@ -264,14 +261,31 @@ def _truth(policy: nn.Module, env: World, prompts: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def _success(policy: nn.Module, env: World, prompts: Tensor) -> dict[str, float]:
-    """Exact `success` of the prompts, and `held_out`, that of the world's others, if any."""
-    if not hasattr(env, "solutions"):
-        return {"success": math.nan}
-    trained = (env.prompts[:, None] == prompts.cpu()).all(-1).any(1)  # (N,)
-    each = success(policy, env).cpu()
-    found = {"success": each[trained].mean().item()}
-    return found if trained.all() else found | {"held_out": each[~trained].mean().item()}
+def _exact_entry(
+    policy: nn.Module, env: World, prompts: Tensor,
+    critic: Critic | None = None, rollout: Rollout | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """What can be counted: `success` and, where there are such, `held_out` and `value_error`."""
+    countable = hasattr(env, "solutions")
+    entry = {"success": math.nan}
+    if countable:
+        trained = (env.prompts[:, None] == prompts.cpu()).all(-1).any(1)  # (N,)
+        each = success(policy, env).cpu()
+        entry["success"] = each[trained].mean().item()
+        if not trained.all():
+            entry["held_out"] = each[~trained].mean().item()
+    if critic is not None:
+        entry["value_error"] = _value_error(policy, critic, env, rollout) if countable else math.nan
+    return entry
+
+
+@torch.no_grad()
+def _reference_logprobs(reference: nn.Module | None, rollout: Rollout) -> Tensor | None:
+    """Log-probabilities (B, T) of the rollout under the frozen reference, where there is one."""
+    if reference is None:
+        return None
+    G = rollout.group_size
+    return completion_logprobs(reference, rollout.prompts[::G], rollout.completions, G)
 
 
 def _rollout_stats(rollout: Rollout) -> dict[str, Tensor]:
@@ -281,13 +295,22 @@ def _rollout_stats(rollout: Rollout) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _value_error(policy: nn.Module, critic: Critic, env: World, rollout: Rollout) -> float:
+def _value_error(policy: nn.Module, critic: Critic, env: SumGame, rollout: Rollout) -> float:
     """Root mean square of the critic's value less the exact one, over a rollout's live states."""
-    if not hasattr(env, "solutions"):
-        return math.nan
     prompts, completions = rollout.prompts, rollout.completions
     errors = critic(prompts, completions) - prefix_values(policy, env, prompts, completions)
     return aggregate_tokens(errors.square(), rollout.mask, "token").sqrt().item()
+
+
+def _means(log: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each statistic over updates."""
+    return {name: sum(each[name] for each in log) / len(log) for name in log[0]}
+
+
+def _settings(method: str) -> Method:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    return METHODS[method]
 
 
 def _check(learning_rate: float, **counts: int) -> None:

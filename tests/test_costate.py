@@ -13,7 +13,8 @@ from minicf.lab.family import expected_advantages
 from minicf.rollout import completion_logprobs, sample
 
 LAYERS = [0, 1, 2]
-CASES = [(9, "", 1), *((9, "4", layer) for layer in LAYERS), (12, "9+", 0)]  # target, prefix, layer
+LATER = [*((9, "4", layer) for layer in LAYERS), (12, "9+", 0)]  # target, prefix, layer
+CASES = [(9, "", 1), *LATER]
 G = 4
 
 
@@ -51,7 +52,13 @@ def relative(a, b):
 # C2: the mean of the costate is the value gradient.
 
 
-@pytest.mark.parametrize("target, text, layer", CASES)
+@pytest.mark.parametrize("baseline", [0.0, 0.5, 1.0])
+def test_expected_costate_is_the_value_gradient_at_the_prompts_end(start, baseline):
+    rollout, p, scores, exact = start
+    assert relative(p * (rollout.rewards - baseline) @ scores, exact) < 1e-10
+
+
+@pytest.mark.parametrize("target, text, layer", LATER)
 @pytest.mark.parametrize("baseline", [0.0, 0.5, 1.0])
 def test_expected_costate_is_the_value_gradient(trained, env, layer, target, text, baseline):
     got = expected_costate(trained, env, target, text, layer, lambda r, p: r.rewards - baseline)

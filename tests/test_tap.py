@@ -295,7 +295,7 @@ def test_what_cannot_be_tapped_is_refused_in_one_sentence(policy, tokens, case):
 @pytest.mark.parametrize("call", [lambda m: m(3.0), lambda m: m(hidden_states=None), lambda m: m()])
 def test_an_input_that_is_no_tensor_is_refused(call):
     module = Scaled()
-    with pytest.raises(ValueError, match="Scaled must be a floating-point tensor, not (float|None)"):
+    with pytest.raises(ValueError, match="Scaled must be a floating-point .* (float|None)"):
         with tap(module):
             call(module)
     assert hooks(module) == 0

@@ -13,7 +13,7 @@ from minicf.env import SumGame
 from minicf.exact import prefix_values, success, value_gradients
 from minicf.grpo import grpo_loss
 from minicf.ppo import gae
-from minicf.rollout import completion_logprobs, sample
+from minicf.rollout import completion_logprobs, completion_mask, sample
 from minicf.tap import tap
 from minicf.training import METHODS, align, improve, method_advantages, pretrain
 
@@ -278,6 +278,35 @@ def test_the_loss_of_pretraining_is_a_mean_over_live_tokens(env):
             total, count = total - logits.log_softmax(0)[completion[t]].item(), count + 1
     losses = pretrain(policy, env, 1, torch.Generator().manual_seed(3), batch_size=8)
     assert losses == [pytest.approx(total / count, rel=1e-5)]
+
+
+def test_each_step_of_pretraining_has_the_gradient_of_its_own_batch(env, monkeypatch):
+    policy, kept = make_policy(env), []
+
+    def recording(networks, loss, where):
+        kept.append((copy.deepcopy(policy), left_in(policy)))
+
+    monkeypatch.setattr(training, "clip_gradients", recording)
+    pretrain(policy, env, 3, torch.Generator().manual_seed(3), batch_size=8)
+    batches = torch.Generator().manual_seed(3)
+    for before, left in kept:
+        prompts, completions = env.corpus(8, batches)
+        logprobs = completion_logprobs(before, prompts, completions)
+        loss = -logprobs[completion_mask(completions, env.eos)].mean()
+        torch.testing.assert_close(left, flat_gradient(loss, before), rtol=1e-9, atol=1e-12)
+    assert len(kept) == 3
+
+
+def test_an_entry_has_the_means_since_the_entry_before(trained, env, rollouts, generator):
+    policy = copy.deepcopy(trained).float()
+    history = improve(policy, env, "GRPO", 5, generator, G, evaluate_every=2)
+    for earlier, entry in zip(history, history[1:]):
+        some = rollouts[earlier["step"] : entry["step"]]
+        rewards = torch.stack([rollout.rewards for rollout in some])
+        nats = torch.stack([-rollout.logprobs[rollout.mask].sum() for rollout in some])
+        assert entry["reward"] == pytest.approx(rewards.mean().item())
+        assert entry["entropy"] == pytest.approx(nats.mean().item() / (19 * G), rel=1e-5)
+    assert len(rollouts) == 5 and len(history) == 4
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])

@@ -119,10 +119,11 @@ def alignment_by_group(rows: list[dict]) -> Figure:
             _band(axes[place], [curve[1:] for curve in some], "alignment", color, label)
             line = "-" if place == 0 else "--"
             _band(axes[-1], some, "success", color, f"{method}, {size}", line)
-        axes[place].set(xlabel="rollout", ylim=(-0.1, 1.03))
+        axes[place].set(xlabel="rollout", ylim=(-0.5, 1.03))
+        axes[place].axhline(0, color=GREY, linewidth=0.6)
         axes[place].legend(frameon=False, loc="lower left", fontsize=9)
     axes[0].set_ylabel("cosine of −∂loss/∂x to ∇V")
-    axes[-1].set(xlabel="rollout", ylabel="exact success", ylim=(-0.1, 1.03))
+    axes[-1].set(xlabel="rollout", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
     axes[-1].legend(frameon=False, loc="lower right", fontsize=9)
     return figure
 

@@ -11,7 +11,7 @@ from .statistics import PREDICTORS
 
 
 def table(rows: list[dict], columns: dict[str, str]) -> str:
-    """Rows as text; `columns` maps a key to its format, and text has none. None and nan are "-"."""
+    """Rows as text; `columns` maps a key to its format, and text has none. nan and None are "-"."""
     lines = [[*columns]]
     for row in rows:
         cells = [row[key] if row[key] == row[key] else None for key in columns]  # nan ≠ nan
@@ -27,7 +27,7 @@ def readiness_table(entries: list[dict]) -> str:
     """What each checkpoint promised and what RL gained there."""
     columns = {"corpus": "", "step": "d", "loss": ".3f", "success": ".3f", "pass_at_k": ".3f"}
     columns |= {"signal": ".3f", "headroom": ".3f", "readiness": ".3f", "reward_std": ".3f"}
-    title = "At each checkpoint. gain: by a short GRPO run; more_pretraining: by as many steps of it"
+    title = "At each checkpoint. gain: by a short GRPO run; more_pretraining: by as many steps"
     return title + "\n" + table(entries, columns | {"gain": "+.3f", "more_pretraining": "+.3f"})
 
 

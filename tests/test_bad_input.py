@@ -43,7 +43,7 @@ CASES = [
     (lambda: env.SumGame(True), "max_terms .* not True"),
     (lambda: WORLD.encode("12=?"), r"\['\?'\]"),
     (lambda: WORLD.reward(WORLD.prompts[0], ONES[0].long()), "must be"),
-    (lambda: WORLD.reward(WORLD.prompts[:, :2], ONES.long()), r"\(B, 3\) .* not \(19, 2\)"),
+    (lambda: WORLD.reward(WORLD.prompts[:4, :2], ONES.long()), r"\(B, 3\) .* not \(4, 2\)"),
     (lambda: WORLD.decode(torch.tensor([3, 13])), "tokens must be 0 to 12, not 13"),
     (lambda: WORLD.decode(torch.tensor([-1, 3])), "tokens must be 0 to 12, not -1"),
     (lambda: WORLD.solutions(torch.tensor([0, 99, 11])), "tokens must be 0 to 12, not 99"),

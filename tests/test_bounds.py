@@ -198,6 +198,43 @@ def test_hard_inputs_against_the_sum_it_stands_for(trained, env, generator):
     assert z.abs().max() < 5
 
 
+def feed(policy, x, cache, delta=0.0):
+    """Logits after embeddings x (B, L, D) that continue `cache`; delta enters the second block."""
+    start = cache[0][0].size(2) if cache else 0
+    x = x + policy.position_embedding.weight[start : start + x.size(1)]
+    first, second = policy.blocks
+    x, a = first(x, cache[0] if cache else None)
+    x, b = second(x + delta, cache[1] if cache else None)
+    return policy.head(policy.norm(x)), [a, b]
+
+
+@pytest.mark.parametrize("relaxation", ["soft rollout", "straight-through"])
+def test_relatives_that_feed_back_against_a_network_fed_with_mixtures(trained, env, relaxation):
+    """The same draws; mixtures of embeddings are fed, and the reward is multiplied out by hand."""
+    prompt, embedding, n, mixtures = env.prompts[9], trained.token_embedding.weight, 200, []
+    draws = torch.Generator().manual_seed(1)
+    delta = torch.zeros(n, 3, 16, dtype=torch.float64, requires_grad=True)
+    logits, cache = feed(trained, embedding[prompt].expand(n, -1, -1), None, delta)
+    for t in range(4):
+        p = logits[:, -1].softmax(-1)
+        drawn = torch.multinomial(p.detach(), 1, generator=draws)[:, 0]
+        one_hot = torch.eye(13, dtype=torch.float64)[drawn]
+        mixtures.append(p if relaxation == "soft rollout" else one_hot + p - p.detach())
+        if t < 3:
+            logits, cache = feed(trained, (mixtures[t] @ embedding)[:, None], cache)
+    total = torch.zeros(n, dtype=torch.float64)
+    for answer in env.solutions(prompt).tolist():
+        product = torch.ones(n, dtype=torch.float64)
+        for t in range(answer.index(env.eos) + 1):
+            product = product * mixtures[t][:, answer[t]]
+        total = total + product
+    (expected,) = torch.autograd.grad(total.sum(), delta)
+    draws.manual_seed(1)
+    got = relaxed_costates(trained, env, prompt, trained.blocks[1], relaxation, n, draws)
+    torch.testing.assert_close(got, expected[:, -1], rtol=1e-8, atol=1e-10)
+    assert (got.norm(dim=1) > 0).any()
+
+
 def test_bad_input_is_refused(trained, env, generator):
     prompt = env.prompts[0]
     with pytest.raises(ValueError, match="baseline must be between 0 and 1, not 2"):

@@ -259,6 +259,8 @@ def test_nothing_is_transported_above_the_last_block(trained, env, generator):
 def test_alignment_gives_cosine_and_length():
     a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     assert [x.item() for x in alignment(-a, b)] == pytest.approx([-1, 3])
+    assert [x.item() for x in alignment(0 * a, b)] == [0, 0]
+    assert alignment(a, 0 * b)[0].item() == 0
 
 
 def test_bad_input_is_refused(policy, trained, env, generator):

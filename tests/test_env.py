@@ -47,6 +47,17 @@ def test_reward_reads_nothing_after_the_stop():
     assert env.reward(env.prompts[[7, 7, 7]], answers).tolist() == [1, 1, 0]
 
 
+def test_a_foreign_token_is_as_wrong_as_any():
+    """A larger model may write one. After the stop it is not read."""
+    env = SumGame(2)
+    answers = env.encode("3+4.")[None].repeat(5, 1)
+    for row, place in enumerate(range(4)):
+        answers[row + 1, place] = (13, -1, 99, 50_000)[place]
+    after = torch.cat([env.encode("7."), torch.tensor([13, -1])])
+    rewards = env.reward(env.prompts[[7] * 6], torch.cat([answers, after[None]]))
+    assert rewards.tolist() == [1, 0, 0, 0, 0, 1]
+
+
 def test_encode_and_decode_are_inverse():
     env = SumGame(2)
     assert env.decode(env.encode(env.vocab)) == env.vocab

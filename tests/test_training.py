@@ -74,8 +74,9 @@ def scale_losses(monkeypatch, factor):
         loss, stats = grpo_loss(*arguments, **options)
         return factor * loss, stats
 
-    mean = training.aggregate_tokens
+    mean, errors = training.aggregate_tokens, training.value_loss
     monkeypatch.setattr(training, "grpo_loss", scaled)
+    monkeypatch.setattr(training, "value_loss", lambda *a: factor * errors(*a))
     monkeypatch.setattr(training, "aggregate_tokens", lambda *a: factor * mean(*a))
 
 
@@ -362,8 +363,7 @@ def test_backward_leaves_the_sum_of_costates_times_a_known_factor(method, traine
     """At ratio 1 and without KL: 1/(B·T), 1/Σ|y| or 1/(B·|y|)."""
     policy, prompts, settings = copy.deepcopy(trained), env.prompts[[3, 9, 14]], METHODS[method]
     rollout = sample(policy, env, prompts, 8, generator)
-    values = Opinionated(policy)(prompts, rollout.completions, 8).detach()
-    advantages, _ = method_advantages(settings, rollout, values)
+    advantages, _ = method_advantages(settings, rollout, Opinionated(policy))
     with tap(policy.blocks[0], calls=2) as inputs:
         logprobs = completion_logprobs(policy, prompts, rollout.completions, 8)
     loss, _ = grpo_loss(
@@ -398,8 +398,7 @@ def test_the_history_has_the_alignment_of_what_the_rollout_left(
     monkeypatch.setattr(training, "Critic", Opinionated)
     generator = torch.Generator().manual_seed(2)
     history = improve(policy, env, method, 1, generator, G, evaluate_every=1)
-    values = Opinionated(start)(env.prompts, rollouts[0].completions, G).detach()
-    advantages, _ = method_advantages(settings, rollouts[0], values)
+    advantages, _ = method_advantages(settings, rollouts[0], Opinionated(start))
     left = weighted_costates(start, rollouts[0], advantages, settings.aggregate)
     truth = value_gradients(start, env, start.blocks[0])
     live = [q for q in range(19) if left[q].any()]
@@ -686,6 +685,21 @@ def test_adams_betas_are_the_same_in_both_loops(env, steps, generator):
     pretrain(policy, env, 1, generator, batch_size=4)
     improve(policy, env, "REINFORCE", 1, generator, G)
     assert [step["betas"] for step in steps] == [(0.9, 0.95), (0.9, 0.95)]
+
+
+def test_a_critics_advantages_are_normalised_only_if_the_method_says_so(trained, env, generator):
+    rollout, critic = sample(trained, env, env.prompts, G, generator), Opinionated(trained)
+    values = critic(rollout.prompts, rollout.completions).detach()
+    estimates, targets = gae(rollout.rewards, values, rollout.mask)
+    settings = METHODS["PPO with critic"]
+    plain, returns = method_advantages(replace(settings, scale="none"), rollout, critic)
+    torch.testing.assert_close(plain, estimates)
+    torch.testing.assert_close(returns, targets)
+    scaled, again = method_advantages(settings, rollout, critic)
+    assert torch.equal(again, returns)
+    live = scaled[rollout.mask]
+    assert live.mean().item() == pytest.approx(0, abs=1e-6)
+    assert live.std().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_the_critics_values_are_what_advantages_are_estimated_from(

@@ -19,6 +19,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+ANSWER = re.compile(r"([0-9](?:\+[0-9])*)\.")  # digit(+digit)* and a stop
 MAX_SOLUTIONS = 200_000  # what one forward pass can hold; 111,110 with five terms
 
 
@@ -70,15 +71,13 @@ class SumGame:
                 f"prompts and completions must be (B, {P}) and (B, T) with the same B, "
                 f"not {tuple(prompts.shape)} and {tuple(completions.shape)}"
             )
+        letters = self.vocab + "?"  # the last stands for any token that is not in the vocabulary
+        tokens = completions.clamp(-1, len(self.vocab)).tolist()
         rewards = []
-        for prompt, completion in zip(prompts.tolist(), completions.tolist()):
-            target = "".join(self.vocab[token] for token in prompt).rstrip("=")
-            answer = "".join(
-                self.vocab[token] if token in range(len(self.vocab)) else "?"
-                for token in completion
-            )
-            match = re.match(r"(\d(?:\+\d)*)\.", answer)
-            rewards.append(bool(match) and sum(map(int, match[1].split("+"))) == int(target))
+        for prompt, answer in zip(prompts.tolist(), tokens):
+            match = ANSWER.match("".join([letters[token] for token in answer]))
+            target = int("".join([self.vocab[token] for token in prompt[:-1]])) if match else None
+            rewards.append(bool(match) and sum(map(int, match[1].split("+"))) == target)
         return torch.tensor(rewards, dtype=torch.float32, device=completions.device)
 
     def corpus(

@@ -54,10 +54,12 @@ class CausalSelfAttention(nn.Module):
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, heads, L, all)
-        before = k.size(2) - L  # a query sees all of the cache, itself, and nothing after
-        hidden = torch.ones(L, k.size(2), dtype=torch.bool, device=x.device).triu(before + 1)
+        if L > 1:  # a query sees all of the cache, itself, and nothing after
+            before = k.size(2) - L
+            hidden = torch.ones(L, k.size(2), dtype=torch.bool, device=x.device).triu(before + 1)
+            scores = scores.masked_fill(hidden, -math.inf)
         # A CPU is ten times faster at softmax over the first dimension than over a short last one.
-        scores = scores.masked_fill(hidden, -math.inf).movedim(-1, 0)
+        scores = scores.movedim(-1, 0)
         weights = scores.softmax(0).movedim(0, -1)
         return self.out((weights @ v).transpose(1, 2).reshape(B, L, D)), (k, v)
 

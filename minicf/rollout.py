@@ -3,8 +3,9 @@
 B = Q·G sequences: Q prompts, G completions each, prompt-major, so that row q·G + g is sample g of
 prompt q. P prompt tokens, T completion tokens. Position P−1+t of a sequence predicts completion
 token t. Sampling is at temperature 1 without top-k, because only then is the scored probability the
-probability of having been sampled. In sampling and in scoring, a prompt runs through the network
-once for its whole group: the cache of its keys and values is shared, and gradients add up in it.
+probability of having been sampled. A prompt runs through the network once for its whole group:
+the cache of its keys and values is shared, and gradients add up in it. So does a beginning, in
+sampling, and a whole text, in scoring, that several completions of a group have in common.
 
 A policy is a module that is called as policy(tokens (B, L), cache=None) -> (logits (B, L, V),
 cache), where the cache is a list of (keys, values), batch first.
@@ -54,7 +55,7 @@ def group_rows(prompts: Tensor, group_size: int) -> Tensor:
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (nats) under logits (…, V) of the tokens (…): (…)."""
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def completion_logits(
@@ -86,16 +87,23 @@ def completion_logprobs(
 ) -> Tensor:
     """Log-probability (nats) of each token of completions (B, T), with gradients: (B, T).
 
-    prompts is (Q, P) with B = Q·group_size. Values after the first stop mean nothing; mask them.
-    Raises ValueError if the rows do not match.
+    prompts is (Q, P) with B = Q·group_size. In a group, completions that are the same run through
+    the network once. Values after the first stop mean nothing; mask them. Raises ValueError if the
+    rows do not match.
     """
     if group_size < 1 or len(prompts) * group_size != len(completions):
         raise ValueError(
             f"{len(prompts)} prompts with group_size {group_size} need "
             f"{len(prompts) * group_size} completions, not {len(completions)}"
         )
-    rows = group_rows(prompts, group_size) if group_size > 1 else None
-    return token_logprobs(completion_logits(policy, prompts, completions, rows), completions)
+    if group_size == 1:
+        return token_logprobs(completion_logits(policy, prompts, completions), completions)
+    rows = group_rows(prompts, group_size)
+    texts = torch.cat([rows[:, None], completions], 1)  # (B, 1+T)
+    texts, place = texts.unique(dim=0, return_inverse=True)  # a text that came twice runs once
+    rows, completions = texts[:, 0], texts[:, 1:]
+    logits = completion_logits(policy, prompts, completions, rows)
+    return token_logprobs(logits, completions).index_select(0, place)
 
 
 @torch.no_grad()
@@ -116,25 +124,34 @@ def sample(
     T, device = env.completion_length, next(policy.parameters()).device
     prompts = prompts.to(device)
     rows = group_rows(prompts, group_size)
-    logits, cache = _shared_prompts(policy, prompts, rows)  # (B, 1, V)
-    noise = torch.empty(len(rows), T, logits.size(-1), device="cpu")
-    noise.exponential_(generator=generator)
-    gumbel = -noise.log().to(device)  # argmax(logits + gumbel) is a draw from softmax(logits)
-    stopped = torch.zeros(len(rows), 1, dtype=torch.bool, device=device)
-    completions, logprobs = [], []
+    completions = torch.full((len(rows), T), env.eos, device=device)
+    logits, cache = policy(prompts)
+    logits = logits[:, -1]  # (S, V) of the S different states that completions are in
+    logprobs = logits.new_zeros(len(rows), T)
+    V = logits.size(-1)
+    noise = torch.rand(len(rows), T, V, generator=generator, device="cpu")
+    gumbel = -(-noise.log()).log().to(device)  # argmax(logits + gumbel) is a draw from softmax
+    writing, state = torch.arange(len(rows), device=device), rows  # completions, and their states
     for t in range(T):
-        if t > 0:
-            logits, cache = policy(completions[-1], cache)
-        tokens = (logits + gumbel[:, t : t + 1]).argmax(-1).masked_fill(stopped, env.eos)  # (B, 1)
-        completions.append(tokens)
-        logprobs.append(token_logprobs(logits, tokens))
-        stopped = stopped | (tokens == env.eos)
-    completions = torch.cat(completions, 1)
+        tokens = (logits[state] + gumbel[writing, t]).argmax(-1)
+        completions[writing, t] = tokens
+        logprobs[writing, t] = token_logprobs(logits[state], tokens)
+        going_on = (tokens != env.eos).nonzero()[:, 0]
+        if t == T - 1 or len(going_on) == 0:
+            break
+        writing = writing[going_on]
+        # A state and a token make the next state; those that several completions are in run once.
+        pairs = state[going_on] * V + tokens[going_on]
+        pairs, state = pairs.unique(return_inverse=True)
+        before, tokens = pairs // V, pairs % V
+        cache = [(k.index_select(0, before), v.index_select(0, before)) for k, v in cache]
+        logits, cache = policy(tokens[:, None], cache)
+        logits = logits[:, 0]
     return Rollout(
         prompts=prompts[rows],
         completions=completions,
         mask=completion_mask(completions, env.eos),
-        logprobs=torch.cat(logprobs, 1),
+        logprobs=logprobs,
         rewards=env.reward(prompts[rows], completions),
         group_size=group_size,
     )

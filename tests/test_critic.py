@@ -48,5 +48,5 @@ def test_value_loss_against_a_token_by_token_loop(policy, env, generator):
 
 def test_a_policy_without_a_read_out_has_no_critic(policy):
     for other in (torch.nn.Linear(3, 3), policy.blocks[0]):
-        with pytest.raises(ValueError, match=f"{type(other).__name__} needs .* `head` for a critic"):
+        with pytest.raises(ValueError, match=f"{type(other).__name__} needs .* `head`"):
             Critic(other)

@@ -30,13 +30,22 @@ def test_logprobs_against_a_token_by_token_loop(policy, env, generator):
     rollout = sample(policy, env, env.prompts[[3, 11]], 3, generator)
     for b in range(6):
         slow = loop_logprobs(policy, rollout.prompts[b], rollout.completions[b])
-        torch.testing.assert_close(rollout.logprobs[b], slow.detach(), rtol=1e-10, atol=1e-10)
+        live = rollout.mask[b]
+        torch.testing.assert_close(
+            rollout.logprobs[b][live], slow.detach()[live], rtol=1e-10, atol=1e-10
+        )
 
 
 def test_sharing_the_prompt_changes_neither_values_nor_gradients(policy, env, generator):
     rollout = sample(policy, env, env.prompts[[1, 5, 9]], 4, generator)
-    shared = completion_logprobs(policy, env.prompts[[1, 5, 9]], rollout.completions, 4)
-    single = completion_logprobs(policy, rollout.prompts, rollout.completions)
+    some = rollout.completions[[0, 4, 8, 0] + [0, 4, 0, 0] + [4, 4, 0, 8]]  # twice, and elsewhere
+    for answers in (rollout.completions, some):
+        check_sharing(policy, env.prompts[[1, 5, 9]], answers, generator)
+
+
+def check_sharing(policy, prompts, answers, generator):
+    shared = completion_logprobs(policy, prompts, answers, 4)
+    single = completion_logprobs(policy, prompts.repeat_interleave(4, 0), answers)
     torch.testing.assert_close(shared, single, rtol=1e-10, atol=1e-10)
     weight = torch.randn(shared.shape, generator=generator).double()
     a, b = (flat_gradient((weight * each).sum(), policy) for each in (shared, single))
@@ -48,7 +57,7 @@ def test_what_is_sampled_is_what_is_scored(env, generator, dtype, rounding):
     policy = make_policy(env, dtype=dtype)
     rollout = sample(policy, env, env.prompts, 4, generator)
     logprobs = completion_logprobs(policy, env.prompts, rollout.completions, 4)
-    assert (logprobs - rollout.logprobs).abs().max() <= rounding
+    assert (logprobs - rollout.logprobs)[rollout.mask].abs().max() <= rounding
 
 
 def test_probabilities_of_all_completions_sum_to_one(policy, env):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .env import SumGame
-from .exact import completions, value_gradient
+from .exact import check_prefix, completions, value_gradient
 from .rollout import Rollout, completion_logits, completion_mask, token_logprobs
 from .tap import tap
 
@@ -80,6 +80,7 @@ def state_jacobians(
     the first state is s_j itself.
     """
     prefix = prompt[:0] if prefix is None else prefix
+    check_prefix(env, prefix)
     j, T = len(prefix), env.completion_length
     rows = completions(env)
     rows = rows[(rows[:, :j] == prefix).all(1)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .env import SumGame
 from .rollout import (
-    Rollout, completion_logits, completion_logprobs, completion_mask, token_logprobs
+    Rollout, check_prompts, completion_logits, completion_logprobs, completion_mask, token_logprobs
 )  # fmt: skip
 from .tap import tap
 
@@ -48,6 +48,7 @@ def solution_probabilities(
     """The probability of every right answer (R,) and the row of `prompts` that it answers (R,)."""
     device = next(policy.parameters()).device
     prompts = env.prompts if prompts is None else prompts
+    check_prompts(env, prompts)
     solutions = [env.solutions(prompt) for prompt in prompts]
     counts = torch.tensor([len(rows) for rows in solutions], device=device)
     rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
@@ -116,7 +117,7 @@ def value_gradient(
     token, for all that follows. Raises ValueError for a prefix that has stopped, is too long, or
     holds a token that is not there.
     """
-    _check_prefix(env, prefix)
+    check_prefix(env, prefix)
     j, last = len(prefix), len(prompt) + len(prefix) - 1
     position = last if position is None else position
     if not 0 <= position <= last:
@@ -133,7 +134,8 @@ def value_gradient(
     return gradient[:, position].sum(0)
 
 
-def _check_prefix(env: SumGame, prefix: Tensor) -> None:
+def check_prefix(env: SumGame, prefix: Tensor) -> None:
+    """Raise ValueError for tokens that are not there, or that leave none to choose."""
     text = env.decode(prefix)  # refuses tokens that are not there
     if len(prefix) >= env.completion_length or (prefix == env.eos).any():
         raise ValueError(f"prefix {text!r} leaves no token to choose")
@@ -150,7 +152,7 @@ def outcomes(
     """
     device = next(policy.parameters()).device
     prefix = prompt[:0] if prefix is None else prefix
-    _check_prefix(env, prefix)
+    check_prefix(env, prefix)
     j, rows = len(prefix), completions(env)
     rows = rows[(rows[:, :j] == prefix).all(1)]
     rows, prompt = rows.to(device), prompt.to(device)

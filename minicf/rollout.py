@@ -106,6 +106,13 @@ def completion_logprobs(
     return token_logprobs(logits, completions).index_select(0, place)
 
 
+def check_prompts(env: World, prompts: Tensor) -> None:
+    """Raise ValueError for prompts that are not (Q, P) with the world's P."""
+    P = env.prompts.size(1)
+    if prompts.dim() != 2 or len(prompts) == 0 or prompts.size(1) != P:
+        raise ValueError(f"prompts must be (Q, {P}) with Q at least 1, not {tuple(prompts.shape)}")
+
+
 @torch.no_grad()
 def sample(
     policy: nn.Module, env: World, prompts: Tensor, group_size: int, generator: torch.Generator
@@ -116,9 +123,7 @@ def sample(
     are those of the logits that were drawn from; `completion_logprobs` agrees with them up to
     rounding.
     """
-    P = env.prompts.size(1)
-    if prompts.dim() != 2 or len(prompts) == 0 or prompts.size(1) != P:
-        raise ValueError(f"prompts must be (Q, {P}) with Q at least 1, not {tuple(prompts.shape)}")
+    check_prompts(env, prompts)
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, not {group_size}")
     T, device = env.completion_length, next(policy.parameters()).device

@@ -27,7 +27,8 @@ def tap(
     """Collect what enters `module` within the block, in call order, ready for autograd.
 
     Each is a tensor (…, D) that keeps its gradient: part of the graph, or a fresh leaf where
-    nothing before the module has a gradient (a frozen model). `delta`, broadcast to (…, D), is
+    nothing before the module has a gradient (a frozen model). torch.autograd.grad leaves a gradient
+    there too, as backward does. `delta`, broadcast to (…, D), is
     added to the input of the first call. The hook is removed whatever happens in the block. Raises
     ValueError under no_grad, for an input that is not floating-point, for a delta that does not
     fit, and at the end of the block if the module was called another number of times than `calls`
@@ -55,14 +56,14 @@ def tap(
         yield inputs
     finally:
         handle.remove()
-    if not inputs or len(inputs) != (calls or len(inputs)):
+    if not inputs if calls is None else len(inputs) != calls:
         expected = "at least once" if calls is None else f"{calls} times"
         raise ValueError(f"{name} must be called {expected} within a tap, not {len(inputs)} times")
 
 
 def _fitted(delta: Tensor, x: Tensor) -> Tensor:
     try:
-        return delta.expand_as(x)
+        return delta.to(x).expand_as(x)
     except RuntimeError:
         shapes = f"of shape {tuple(delta.shape)} does not broadcast to {tuple(x.shape)}"
         raise ValueError(f"a delta {shapes}") from None

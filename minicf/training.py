@@ -25,7 +25,8 @@ from .exact import prefix_values, success, value_gradients
 from .grpo import group_advantages, grpo_loss
 from .ppo import aggregate_tokens, gae
 from .rollout import (
-    Rollout, World, completion_logits, completion_logprobs, completion_mask, sample, token_logprobs
+    Rollout, World, check_prompts, completion_logits, completion_logprobs, completion_mask, sample,
+    token_logprobs,
 )  # fmt: skip
 from .tap import tap
 
@@ -135,9 +136,9 @@ def improve(
     the step: see `align`. In a world without `solutions` success and alignment are nan; for a
     policy without `blocks` alignment is.
     """
-    settings = _settings(method)
+    settings = _settings(method, env)
     _check(learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
-    prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
+    prompts = _prompts(policy, env, prompts)
     critic = Critic(policy) if settings.baseline == "critic" else None
     reference = copy.deepcopy(policy).requires_grad_(False) if settings.kl_coef > 0 else None
     networks = [policy] if critic is None else [policy, critic]
@@ -217,7 +218,8 @@ def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]
     """How far what backpropagation left on the prompts' activations points along ∇V (Q, P, D).
 
     `inputs` are those of a tap around the scoring; the first, (Q, ≥ P, D), holds the prompts, and
-    its gradient ∂loss/∂x is what was left, to be negated. `alignment`: cosine of all prompts together, as one vector.
+    its gradient ∂loss/∂x is what was left, to be negated. `alignment`: cosine of all prompts
+    together, as one vector.
     `prompt_alignment`: mean of the cosines of single prompts, of those with a gradient and
     ‖∇V‖ > 1e-12. Both are nan where there is none, or no truth. A KL term counts: it is all that a
     group of equal rewards leaves, and it pulls back to the reference.
@@ -307,9 +309,17 @@ def _means(log: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(each[name] for each in log) / len(log) for name in log[0]}
 
 
-def _settings(method: str) -> Method:
+def _prompts(policy: nn.Module, env: World, prompts: Tensor | None) -> Tensor:
+    prompts = env.prompts if prompts is None else prompts
+    check_prompts(env, prompts)
+    return prompts.to(next(policy.parameters()).device)
+
+
+def _settings(method: str, env: World) -> Method:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if not METHODS[method].sampled and not hasattr(env, "solutions"):
+        raise ValueError(f"method {method!r} needs a world with solutions to count")
     return METHODS[method]
 
 

@@ -35,6 +35,10 @@ def tapped_without_gradients():
     tapped(BLOCK)
 
 
+def improve(**options):
+    return training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, **options)
+
+
 CASES = [
     # the world
     (lambda: env.SumGame(-1), "max_terms .* not -1"),
@@ -144,6 +148,10 @@ CASES = [
     (lambda: readiness.pass_at_k(torch.tensor([1]), 4, 0), "k must be 1 to 4, .* not 0"),
     (lambda: statistics.rank_correlation(ONES, ONES), "x and y must be"),
     (lambda: statistics.bootstrap_interval(torch.ones(0), GENERATOR), "values must be"),
+    (lambda: improve(prompts=WORLD.prompts[:0]), "prompts must be"),
+    (lambda: improve(prompts=WORLD.prompts[0]), "prompts must be"),
+    (lambda: exact.success(POLICY, WORLD, WORLD.prompts[0]), "prompts must be"),
+    (lambda: bounds.state_jacobians(POLICY, WORLD, PROMPT, BLOCK, WORLD.encode("5.")), "leaves no"),
     (lambda: training.pretrain(POLICY, WORLD, 1.5, GENERATOR), "steps .* not 1.5"),
     (lambda: training.pretrain(POLICY, WORLD, 1, GENERATOR, learning_rate=-1.0), "learning_rate"),
     (lambda: training.improve(POLICY, WORLD, "grpo", 1, GENERATOR), "method must be one of"),

@@ -20,7 +20,8 @@ def block(word):
 
 def test_the_loop_runs_and_prints_success_and_cosine(capsys):
     """Shorter: 60 steps of pretraining and 11 of RL, whose numbers are those of a real run."""
-    text = block("loss.backward()").replace("env, 300,", "env, 60,").replace("range(41)", "range(11)")
+    text = block("loss.backward()")
+    text = text.replace("env, 300,", "env, 60,").replace("range(41)", "range(11)")
     exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["step  0", "step 10"]

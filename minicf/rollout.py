@@ -64,22 +64,20 @@ def completion_logits(
     """Logits (B, T, V) that the policy has for each token of completions (B, T).
 
     `rows` (B,) names the row of `prompts` (Q, P) that each completion follows; the policy is called
-    twice, for the prompts (Q, P) and for the completions (B, T−1). Without it, completion b follows
-    prompts[b] in one plain call, (B, P+T−1).
+    twice, for the prompts (Q, P) and for the completions that differ, (at most B, T−1). Without it,
+    completion b follows prompts[b] in one plain call, (B, P+T−1).
     """
     if rows is None:
         tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
         return policy(tokens)[0][:, prompts.size(1) - 1 :]
-    first, cache = _shared_prompts(policy, prompts, rows)
-    later, _ = policy(completions[:, :-1], cache)  # (B, T-1, V)
-    return torch.cat([first, later], 1)
-
-
-def _shared_prompts(policy: nn.Module, prompts: Tensor, rows: Tensor) -> tuple[Tensor, list]:
-    """Run prompts (Q, P) once; the logits (B, 1, V) after them and the cache, for `rows` (B,)."""
     logits, cache = policy(prompts)
-    cache = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in cache]
-    return logits[:, -1:].index_select(0, rows), cache
+    first = logits[:, -1:].index_select(0, rows)  # (B, 1, V)
+    texts = torch.cat([rows[:, None], completions[:, :-1]], 1)  # (B, 1+T-1)
+    texts, place = texts.unique(dim=0, return_inverse=True)  # (S, T), the S different ones
+    row, tokens = texts[:, 0], texts[:, 1:]
+    cache = [(k.index_select(0, row), v.index_select(0, row)) for k, v in cache]
+    later, _ = policy(tokens, cache)  # (S, T-1, V)
+    return torch.cat([first, later.index_select(0, place)], 1)
 
 
 def completion_logprobs(
@@ -87,23 +85,16 @@ def completion_logprobs(
 ) -> Tensor:
     """Log-probability (nats) of each token of completions (B, T), with gradients: (B, T).
 
-    prompts is (Q, P) with B = Q·group_size. In a group, completions that are the same run through
-    the network once. Values after the first stop mean nothing; mask them. Raises ValueError if the
-    rows do not match.
+    prompts is (Q, P) with B = Q·group_size. Values after the first stop mean nothing; mask them.
+    Raises ValueError if the rows do not match.
     """
     if group_size < 1 or len(prompts) * group_size != len(completions):
         raise ValueError(
             f"{len(prompts)} prompts with group_size {group_size} need "
             f"{len(prompts) * group_size} completions, not {len(completions)}"
         )
-    if group_size == 1:
-        return token_logprobs(completion_logits(policy, prompts, completions), completions)
-    rows = group_rows(prompts, group_size)
-    texts = torch.cat([rows[:, None], completions], 1)  # (B, 1+T)
-    texts, place = texts.unique(dim=0, return_inverse=True)  # a text that came twice runs once
-    rows, completions = texts[:, 0], texts[:, 1:]
-    logits = completion_logits(policy, prompts, completions, rows)
-    return token_logprobs(logits, completions).index_select(0, place)
+    rows = group_rows(prompts, group_size) if group_size > 1 else None
+    return token_logprobs(completion_logits(policy, prompts, completions, rows), completions)
 
 
 def check_prompts(env: World, prompts: Tensor) -> None:

@@ -19,7 +19,7 @@ from ..env import SumGame
 from ..gpt import GPT
 from ..grpo import group_advantages, grpo_loss
 from ..rollout import completion_logprobs, sample
-from ..training import optimizer_for
+from ..training import optimizer_for, pretrain
 
 PROMPTS = 32
 
@@ -61,20 +61,28 @@ class Products(TorchDispatchMode):
             function(*args)
 
 
-def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[str, float]:
-    """Times (ms) of a step, its parts and its matrix products alone; its tokens and its flops."""
+def measure(
+    policy_steps: int = 300, group_size: int = 8, d_model: int = 64, max_terms: int = 3
+) -> dict[str, float]:
+    """Times (ms) of a step, its parts and its matrix products alone; its tokens and its flops.
+
+    The policy is pretrained for `policy_steps`, since completions that stop early, and those that
+    came twice, save work: a policy that writes at random gives neither.
+    """
     env, generator = SumGame(max_terms), torch.Generator().manual_seed(0)
     policy = GPT.for_world(env, d_model=d_model, generator=generator)
+    if policy_steps:
+        pretrain(policy, env, policy_steps, generator)
     prompts = env.prompts[torch.arange(PROMPTS) % len(env.prompts)]
-    optimizer = optimizer_for([policy], 1e-4, weight_decay=0.0)
+    optimizer = optimizer_for([policy], 1e-9, weight_decay=0.0)
     rollout = sample(policy, env, prompts, group_size, generator)
+    advantages = group_advantages(rollout.rewards, group_size)
 
     def score() -> torch.Tensor:
         return completion_logprobs(policy, prompts, rollout.completions, group_size)
 
-    def update() -> None:
-        advantages = group_advantages(rollout.rewards, group_size)
-        loss, _ = grpo_loss(score(), rollout.logprobs, advantages, rollout.mask)
+    def update(logprobs: Callable[[], torch.Tensor] = score) -> None:
+        loss, _ = grpo_loss(logprobs(), rollout.logprobs, advantages, rollout.mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -89,27 +97,33 @@ def measure(group_size: int = 8, d_model: int = 64, max_terms: int = 3) -> dict[
     parts = {"sampling": lambda: sample(policy, env, prompts, group_size, generator)}
     parts |= {"scoring": torch.no_grad()(score), "update": update, "step": step}
     parts["products"] = products.repeat
+    parts["row by row"] = lambda: update(
+        lambda: completion_logprobs(policy, rollout.prompts, rollout.completions)
+    )
     for name, function in parts.items():
         result[name], result[f"{name} spread"] = milliseconds(function)
     return result
 
 
 def main() -> None:
-    """Print the split of one step, and its growth with group size, width and horizon."""
-    rate = matmul_rate()
-    threads = torch.get_num_threads()
-    print(f"{threads} threads, {rate / 1e6:.0f} GFLOP/s on a product of 1024 × 1024")
-    base = measure()
-    for name in ("sampling", "scoring", "update", "step"):
-        print(f"{name:9}{base[name]:8.1f} ms  ± {base[f'{name} spread'] / 2:.1f}")
-    print("(scoring is one pass without gradient; the update holds it with gradient)\n")
-    print("group width terms      ms   tokens/s products  share  peak")
-    for size in ({}, *({"group_size": g} for g in (2, 32, 128)), {"d_model": 32}, {"d_model": 128},
-                 {"max_terms": 2}, {"max_terms": 4}):  # fmt: skip
-        row = measure(**size) if size else base
-        shape = {"group_size": 8, "d_model": 64, "max_terms": 3} | size
+    """Print the split of one step by threads, and its growth with group size, width and horizon."""
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        rate = matmul_rate()
+        print(f"{threads} threads, {rate / 1e6:.0f} GFLOP/s on a product of 1024 × 1024")
+        base = measure()
+        for name in ("sampling", "scoring", "update", "step", "row by row"):
+            print(f"{name:11}{base[name]:8.1f} ms  ± {base[f'{name} spread'] / 2:.1f}")
+    print("(scoring is one pass without gradient, the update has it with gradient; row by row is")
+    print("an update that runs each prompt and each text as often as it comes)\n")
+    print("steps group width terms      ms   tokens/s products  share  peak")
+    shapes = [{}, {"policy_steps": 0}, *({"group_size": size} for size in (2, 32, 128))]
+    shapes += [{"d_model": 32}, {"d_model": 128}, {"max_terms": 2}, {"max_terms": 4}]
+    for changes in shapes:
+        shape = {"policy_steps": 300, "group_size": 8, "d_model": 64, "max_terms": 3} | changes
+        row = measure(**shape)
         ms, products = row["step"], row["products"]
-        print("{group_size:5}{d_model:6}{max_terms:6}".format(**shape), end="")
+        print("{policy_steps:5}{group_size:6}{d_model:6}{max_terms:6}".format(**shape), end="")
         print(f"{ms:8.1f}{1000 * row['tokens'] / ms:11,.0f}{products:9.1f}", end="")
         print(f"{products / ms:7.2f}{row['flops'] / rate / ms:6.2f}")
 

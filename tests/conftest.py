@@ -17,6 +17,13 @@ from minicf.training import pretrain  # noqa: E402
 torch.set_num_threads(1)  # quicker for tensors this small, and the same on every machine
 
 
+def pytest_collection_finish(session):
+    """In a whole run, what needs processes of its own starts now, beside the tests in this one."""
+    modules = list(dict.fromkeys(item.module for item in session.items))
+    for module in modules if len(modules) > 10 else []:
+        getattr(module, "start_early", lambda: None)()
+
+
 def make_policy(env, seed=0, spread=0.3, dtype=torch.float64, n_layer=2, d_model=16, n_head=2):
     """A small random policy; the larger `spread`, the lower its entropy."""
     generator = torch.Generator().manual_seed(seed)

@@ -8,8 +8,8 @@ It executes the lesson in full mode in a fresh kernel, as `jupyter nbconvert --e
 would, stores figures with 64 colours (a third of the bytes) and leaves `minicf.source_sha256`, the
 hash of the code cells that were executed, in the notebook's metadata: outputs of other code fail.
 
-The tests play each lesson once, in fast mode and in this process, because a kernel for each would
-cost more than the lessons do; one real kernel is started, in a student's folder. At an exercise
+The tests play each lesson once, in fast mode and without a kernel, because one for each would cost
+more than the lessons do; one real kernel is started, in a student's folder. At an exercise
 the wrong answers of wrong_answers.py and the solution take turns on copies of the namespace; the
 lesson then goes on with the stub that a student gets, so a later cell that leans on it is found.
 """
@@ -22,6 +22,7 @@ import copy
 import functools
 import hashlib
 import io
+import multiprocessing
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ import signal
 import sys
 import textwrap
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,6 +178,21 @@ def play_cells(path, play):
         play.attempts[grade_id, "stub"] = attempt(released, namespace)
 
 
+started = {}  # lessons that play in another process
+
+
+def start_early():
+    """Play the lessons in another process; conftest.py calls this at the start of a whole run."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    for path in LESSONS:
+        started[path] = pool.submit(play, path)
+    pool.shutdown(wait=False)
+
+
+def played(path):
+    return started[path].result() if path in started else play(path)
+
+
 @functools.cache
 def play(path):
     """The lesson in fast mode, from its own folder, with every answer tried."""
@@ -185,7 +202,7 @@ def play(path):
         patch.chdir(FOLDER)
         patch.setattr(sys, "path", [*sys.path])
         try:
-            with time_limit(SECONDS):
+            with time_limit(SECONDS), contextlib.redirect_stdout(io.StringIO()):
                 play_cells(path, result)
         except OutOfTime as error:
             result.errors["the whole lesson"] = error
@@ -196,13 +213,13 @@ def play(path):
 
 @every_lesson
 def test_runs_in_fast_mode_without_the_learners_answers(path):
-    for cell, error in play(path).errors.items():
+    for cell, error in played(path).errors.items():
         raise AssertionError(f"cell {cell}") from error
 
 
 @every_lesson
 def test_solutions_pass_and_stubs_fail(path):
-    attempts = play(path).attempts
+    attempts = played(path).attempts
     for solution, _, _ in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert attempts[grade_id, "solution"] == [None, None], grade_id
@@ -215,7 +232,7 @@ def test_solutions_pass_and_stubs_fail(path):
 
 @every_lesson
 def test_wrong_answers_fail_the_graded_test(path):
-    attempts = play(path).attempts
+    attempts = played(path).attempts
     for solution, _, _ in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert len(WRONG.get(grade_id, {})) >= 3, f"{grade_id}: wrong_answers.py has too few"

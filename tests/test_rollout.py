@@ -107,3 +107,66 @@ def test_bad_input_is_refused(policy, env, generator):
         sample(policy, env, env.prompts, 0, generator)
     with pytest.raises(ValueError, match="do not fit a context of 6"):
         sample(policy, SumGame(3), env.prompts, 2, generator)
+
+
+class Biased(torch.nn.Module):
+    """A policy with a constant added to the logit of the stop."""
+
+    def __init__(self, policy, eos, bias):
+        super().__init__()
+        self.policy, self.eos, self.bias = policy, eos, bias
+
+    def forward(self, tokens, cache=None):
+        logits, cache = self.policy(tokens, cache)
+        stop = torch.arange(logits.size(-1)) == self.eos
+        return logits + self.bias * stop, cache
+
+
+@pytest.mark.parametrize("bias, lengths", [(100.0, {1}), (-100.0, {4}), (0.0, None)])
+def test_whoever_stops_sampling_and_scoring_agree_with_the_slow_path(
+    trained, env, generator, bias, lengths
+):
+    """All completions stop at once, none does, or some do; many of them are the same."""
+    policy = Biased(trained, env.eos, bias)
+    prompts = env.prompts[[5, 9]]
+    rollout = sample(policy, env, prompts, 40, generator)
+    found = set(rollout.mask.sum(1).tolist())
+    assert found == lengths if lengths else len(found) > 1
+    assert len(rollout.completions.unique(dim=0)) < 80  # so that some texts are shared
+    scored = completion_logprobs(policy, prompts, rollout.completions, 40)
+    for b in range(0, 80, 3):
+        slow = loop_logprobs(policy, rollout.prompts[b], rollout.completions[b])
+        live = rollout.mask[b]
+        for fast in (rollout.logprobs[b], scored[b]):
+            torch.testing.assert_close(fast[live], slow[live], rtol=1e-10, atol=1e-10)
+
+
+def test_texts_that_came_twice_add_up_their_gradients(trained, env, generator):
+    """Against a plain pass for each row; one text is there 30 times."""
+    prompts, G = env.prompts[[5, 9]], 30
+    answers = sample(trained, env, prompts, G, generator).completions
+    answers[:G] = answers[0]
+    weight = torch.randn(answers.shape, generator=generator).double()
+    shared = completion_logprobs(trained, prompts, answers, G)
+    single = completion_logprobs(trained, prompts.repeat_interleave(G, 0), answers)
+    torch.testing.assert_close(shared, single, rtol=1e-10, atol=1e-10)
+    a, b = (flat_gradient((weight * each).sum(), trained) for each in (shared, single))
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_work_is_done_once_for_what_is_shared(trained, env, generator):
+    """The rows that the network is given: prompts, then only states and texts that differ."""
+    rows = []
+    hook = trained.register_forward_pre_hook(lambda module, args: rows.append(tuple(args[0].shape)))
+    rollout = sample(trained, env, env.prompts[[5, 9]], 50, generator)
+    sampled = list(rows)
+    rows.clear()
+    completion_logprobs(trained, env.prompts[[5, 9]], rollout.completions, 50)
+    hook.remove()
+    assert sampled[0] == rows[0] == (2, 3)
+    for t, (count, length) in enumerate(sampled[1:], 1):
+        on = (rollout.mask[:, t]).nonzero()[:, 0]  # those that still write
+        begun = torch.cat([rollout.prompts[on], rollout.completions[on, :t]], 1).unique(dim=0)
+        assert (count, length) == (len(begun), 1)
+    fed = torch.cat([rollout.prompts, rollout.completions[:, :-1]], 1).unique(dim=0)
+    assert rows[1:] == [(len(fed), 3)] and len(fed) < 100

@@ -1,3 +1,4 @@
+import atexit
 import dataclasses
 import itertools
 import json
@@ -7,7 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,11 +56,66 @@ def in_memory(thing):
     return math.nan if thing is None else thing
 
 
+# Runs of train.py that take a while. In a whole run of the tests they start early, one after the
+# other, beside the tests of this process.
+
+FOLDER = Path(tempfile.mkdtemp(prefix="minicf-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+started = {}
+
+
+def start_early():
+    """Called by conftest.py at the start of a whole run."""
+    pool = ThreadPoolExecutor(1)
+    for function in (whole_story, killed_story, small_study):
+        started[function] = pool.submit(function)
+    pool.shutdown(wait=False)
+
+
+def result_of(function):
+    return started[function].result() if function in started else function()
+
+
+def whole_story():
+    """The story at its smallest: the finished process, and the folder it left."""
+    return run(*TINY, "--out", FOLDER / "one"), FOLDER / "one"
+
+
+def killed_story():
+    """Kill the parent alone once a unit is done, see the workers end, and run the command again."""
+    folder = FOLDER / "killed"
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list(folder.glob("units/*.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    deadline = time.perf_counter() + 20
+    while alive(process.pid):
+        assert time.perf_counter() < deadline, "a worker outlives its parent"
+        time.sleep(0.05)
+    assert not (folder / "report.json").exists()
+    return run(*TINY, "--out", folder, "--jobs", 1), folder  # nor does the job count matter
+
+
+def small_study():
+    """Two seeds at the smallest size."""
+    return run(*TINY, "--out", FOLDER / "study", "--study", 2, "--seed", 5), FOLDER / "study"
+
+
+def alive(group):
+    """Whether a process group has a member left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One run of the whole story at its smallest, and the folder it left."""
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    return run(*TINY, "--out", folder), folder
+def finished():
+    return result_of(whole_story)
 
 
 def test_the_whole_story_in_one_command(finished):
@@ -98,32 +157,10 @@ def test_the_same_command_again_serves_what_is_there(finished):
     assert report(folder) == before
 
 
-def test_a_killed_run_ends_its_workers_and_continues_to_the_same_report(finished, tmp_path):
-    """Only the parent is killed; the units that are done are kept."""
-    folder, before = tmp_path / "killed", report(finished[1])
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    while not list(folder.glob("units/*.pt")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    deadline = time.perf_counter() + 20
-    while alive(process.pid):
-        assert time.perf_counter() < deadline, "a worker outlives its parent"
-        time.sleep(0.05)
-    assert not (folder / "report.json").exists()
-    assert run(*TINY, "--out", folder, "--jobs", 1).returncode == 0  # nor does the job count matter
-    assert report(folder) == before
-
-
-def alive(group):
-    """Whether a process group has a member left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def test_a_killed_run_ends_its_workers_and_continues_to_the_same_report(finished):
+    again, folder = result_of(killed_story)
+    assert again.returncode == 0, again.stderr
+    assert report(folder) == report(finished[1])
 
 
 def test_ctrl_c_says_how_to_continue(tmp_path):
@@ -163,10 +200,10 @@ def test_another_configuration_is_refused_and_fresh_starts_over(finished, tmp_pa
     assert not (folder / "report.json").exists() and not (folder / "units").exists()
 
 
-def test_a_study_over_seeds(tmp_path):
-    result = run(*TINY, "--out", tmp_path, "--study", 2, "--seed", 5)
+def test_a_study_over_seeds():
+    result, folder = result_of(small_study)
     assert result.returncode == 0, result.stderr
-    study = json.loads((tmp_path / "study.json").read_text())
+    study = json.loads((folder / "study.json").read_text())
     assert len(study["checkpoints"]) == 2 * 3 * 2
     assert len(study["leaderboard"]) == 2 * len(METHODS)
     assert {row["seed"] for row in study["checkpoints"]} == {5, 6}
@@ -174,7 +211,7 @@ def test_a_study_over_seeds(tmp_path):
     expected = itertools.product((5, 6), ("GRPO", "Dr. GRPO"), (2, 64))
     assert runs == set(expected) and len(study["alignment"]) == len(runs)
     assert all("alignment" in row["curve"][-1] for row in study["alignment"])
-    assert (tmp_path / "figures" / "alignment.png").exists()
+    assert (folder / "figures" / "alignment.png").exists()
     mean, low, high = study["ranks"]["pooled"]["readiness"]["rank"]
     assert low <= mean <= high
 

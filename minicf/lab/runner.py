@@ -71,6 +71,7 @@ class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str):
+        """End with status 2 and the message."""
         fail(message, status=2)
 
 

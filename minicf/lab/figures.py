@@ -93,7 +93,7 @@ def alignment(board: list[dict]) -> Figure:
         axis.plot(steps[1:], cosines, "o-", color=BLUE, markersize=3, label="cosine to ∇V")
         axis.set_title(row["method"], loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set(ylim=(-0.1, 1.08))
+        axis.set(ylim=(-0.5, 1.08))
     for axis in axes[len(board) :]:
         axis.axis("off")
     handles, labels = axes[0].get_legend_handles_labels()

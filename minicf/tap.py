@@ -28,11 +28,10 @@ def tap(
 
     Each is a tensor (…, D) that keeps its gradient: part of the graph, or a fresh leaf where
     nothing before the module has a gradient (a frozen model). torch.autograd.grad leaves a gradient
-    there too, as backward does. `delta`, broadcast to (…, D), is
-    added to the input of the first call. The hook is removed whatever happens in the block. Raises
-    ValueError under no_grad, for an input that is not floating-point, for a delta that does not
-    fit, and at the end of the block if the module was called another number of times than `calls`
-    (by default: never).
+    there too, as backward does. `delta`, broadcast to (…, D), is added to the input of the first
+    call. The hook is removed whatever happens in the block. Raises ValueError under no_grad, for an
+    input that is not floating-point, for a delta that does not fit, and at the end of the block if
+    the module was called another number of times than `calls` (by default: never).
     """
     name = type(module).__name__
     inputs: list[Tensor] = []

@@ -247,7 +247,7 @@ def attention(states: list[dict]) -> Figure:
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(names)), names, family="monospace")
     axis.legend(frameon=False)
-    axis.set(xlabel="state (its last token carries the nudge)", ylabel="attention's share of ∇V")
+    axis.set(xlabel="state, read at its last token", ylabel="attention's share of ∇V")
     return figure
 
 

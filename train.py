@@ -37,7 +37,7 @@ from minicf.training import METHODS, improve, pretrain
 # What pretraining reads, by name of the corpus; the demonstration uses the first two.
 CORPORA = {"clean": {}, "narrow": {"max_target": 9}, "wrong": {"wrong": 1 / 3}}
 GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of a short run: small steps, from checkpoints
-AUDIT_STEPS = (300, 100, 25)  # pretraining steps of the audited checkpoints
+AUDIT_STEPS = (100, 300, 25)  # pretraining steps of the audited checkpoints
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def test_the_group_factor_by_sampled_groups(trained, env, generator):
 # C4: own logit and attention.
 
 
-@pytest.mark.parametrize("target, text, layer", CASES)
+@pytest.mark.parametrize("target, text, layer", LATER)
 def test_the_two_parts_are_the_terms_of_the_product_rule(trained, env, layer, target, text):
     prompt, prefix, here = env.prompts[target], env.encode(text), place(env, text)
     rollout, p = outcomes(trained, env, prompt, prefix)

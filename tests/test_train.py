@@ -148,13 +148,12 @@ def test_exact_claims_hold_even_in_the_smallest_run(finished):
     assert len(exact) >= 13 and all(row["holds"] for row in exact)
 
 
-def test_the_same_command_again_serves_what_is_there(finished):
-    result, folder = finished
-    before, started = report(folder), time.perf_counter()
-    again = run(*TINY, "--out", folder)
-    assert again.returncode == 0 and time.perf_counter() - started < 60
-    assert ": " not in again.stdout.split("1. Pretraining")[1].split("2. RL")[0]  # no unit ran
-    assert report(folder) == before
+def test_the_same_command_again_serves_what_is_there(finished, capsys):
+    before = report(finished[1])
+    train.main([*TINY, "--out", str(finished[1])])
+    out, errors = capsys.readouterr()
+    assert ": " not in out.split("1. Pretraining")[1].split("2. RL")[0]  # no unit ran
+    assert report(finished[1]) == before and errors == ""
 
 
 def test_a_killed_run_ends_its_workers_and_continues_to_the_same_report(finished):
@@ -179,22 +178,24 @@ def test_ctrl_c_says_how_to_continue(tmp_path):
     ]
 
 
-def test_a_damaged_file_is_named(finished, tmp_path):
+def test_a_damaged_file_is_named(finished, tmp_path, capsys):
     folder = tmp_path / "damaged"
     shutil.copytree(finished[1], folder)
     unit = folder / "units" / "pretrain-clean.pt"
     unit.write_bytes(unit.read_bytes()[:1000])
-    result = run(*TINY, "--out", folder)
-    assert result.returncode == 1
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert "pretrain-clean.pt is damaged; delete it" in result.stderr
+    with pytest.raises(SystemExit) as stop:
+        train.main([*TINY, "--out", str(folder)])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 1 and len(errors.splitlines()) == 1
+    assert "pretrain-clean.pt is damaged; delete it" in errors
 
 
-def test_another_configuration_is_refused_and_fresh_starts_over(finished, tmp_path):
+def test_another_configuration_is_refused_and_fresh_starts_over(finished, tmp_path, capsys):
     folder = tmp_path / "other"
     shutil.copytree(finished[1], folder)
-    result = run(*TINY, "--out", folder, "--seed", 1)
-    assert result.returncode == 2 and "seed 0 there, 1 now" in result.stderr
+    with pytest.raises(SystemExit) as stop:
+        train.main([*TINY, "--out", str(folder), "--seed", "1"])
+    assert stop.value.code == 2 and "seed 0 there, 1 now" in capsys.readouterr().err
     assert report(folder) == report(finished[1])
     runner.prepare(parse(*TINY, "--out", folder, "--seed", 1, "--fresh"))
     assert not (folder / "report.json").exists() and not (folder / "units").exists()

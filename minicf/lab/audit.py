@@ -13,13 +13,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..bounds import (
-    RELAXATIONS, error_bound, martingale_terms, own_logit_bias, relaxed_costates, state_jacobians,
-    token_entropy,
+    RELAXATIONS, error_bound, martingale_terms, own_logit_bias, relaxed_costates
 )  # fmt: skip
 from ..control import CosineTrack
 from ..costate import alignment, attention_share, empirical_costates, own_logit_costates
 from ..env import SumGame
-from ..exact import outcomes, value_gradient
+from ..exact import entropy, outcomes, value_gradient
 from ..gpt import GPT
 from ..grpo import group_advantages
 from ..ppo import clipped_surrogate
@@ -39,6 +38,14 @@ def relative_error(estimate: Tensor, truth: Tensor) -> float:
 def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
     """Q (V,) of the policy pi (V,) from the next tokens (M,) and their weighted rewards (M,)."""
     return torch.zeros_like(pi).index_add(0, tokens, rewards) / pi
+
+
+def own_logits(policy: GPT, state: Tensor, at: nn.Module) -> tuple[Tensor, Tensor]:
+    """The next token's logits z (V,) in a state (L,), and their Jacobian ∂z/∂x (V, D) there."""
+    with tap(at, calls=1) as inputs:
+        logits = policy(state[None])[0][0, -1]
+    rows = [torch.autograd.grad(z, inputs, retain_graph=True)[0][0, -1] for z in logits]
+    return logits.detach(), torch.stack(rows)
 
 
 def identities(
@@ -64,7 +71,7 @@ def identities(
         wrong, right = expected_advantages((p @ rewards).item(), GROUP_SIZE, baseline, scale)
         return p * (wrong + (right - wrong) * rewards) @ scores
 
-    _, (logits, *_), (jacobian, *_) = state_jacobians(policy, env, prompt, at, prefix)
+    logits, jacobian = own_logits(policy, torch.cat([prompt, prefix]), at)
     pi, nxt = logits.softmax(0), rollout.completions[:, len(prefix)]
     bias, bounds = own_logit_bias(action_values(pi, nxt, p * rewards), pi, jacobian)
     return {
@@ -193,8 +200,7 @@ def audit(
         at = policy.blocks[0]
         bound = error_bound(policy, env, prompt, at)
         signal = value_gradient(policy, env, prompt, none, at).square().sum().item()
-        reached, logits, _ = state_jacobians(policy, env, prompt, at)
-        nats = (reached @ token_entropy(logits)).item()
+        nats = entropy(policy, env, prompt[None]).item()
         row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
         along.append(row | relatives(policy, env, prompt, at, generator))
     policy = checkpoints[last]

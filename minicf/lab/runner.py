@@ -230,6 +230,15 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
+def start_method() -> multiprocessing.context.BaseContext:
+    """Workers are forked from one process that has PyTorch in memory, where a system can do that."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo"])  # which every optimiser imports
+    return context
+
+
 class Units:
     """Runs units (config, name, function, *arguments) side by side, each in a process.
 
@@ -241,8 +250,7 @@ class Units:
             prepare(config)
         except (ValueError, OSError) as error:
             fail(error, status=2)
-        spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(config.jobs, spawn, initializer=start_worker)
+        self.pool = ProcessPoolExecutor(config.jobs, start_method(), initializer=start_worker)
 
     def run(self, units: list[tuple]) -> list[dict]:
         """The units' results in order, computing those that have no file yet."""

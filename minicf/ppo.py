@@ -42,35 +42,61 @@ def clipped_surrogate(
     mask: Tensor,
     clip: tuple[float, float] = (0.2, 0.2),
     aggregate: str = "token",
+    ratio: str = "token",
+    surrogate: str = "clip",
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's policy loss (to minimise) and stats, each a mean over live tokens, without gradient.
+    """PPO's policy loss (to minimise), or a relative's, and stats without gradient.
 
     logprobs, old_logprobs, mask (B, T); advantages (B,) or (B, T); clip = (low, high), each ≥ 0,
-    inf for none. Gradient flows through `logprobs` alone. Stats: `ratio`; `clip_fraction`, the
-    share of tokens where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low
-    with A < 0); `approx_kl`, an estimate of KL(old‖new) in nats per token. Raises ValueError for
-    wrong shapes.
+    inf for none. Gradient flows through `logprobs` alone. ratio "token" is ρ; "sequence" (GSPO) is
+    the exponential of a completion's mean log-ratio, one number for all its tokens, and needs
+    aggregate "sequence" and advantages (B,). surrogate "clip" is the objective above; "cispo" is
+    clip(ρ)·A·log π with the clipped ratio held fixed, so that no token loses its gradient.
+
+    Stats, means over live tokens (over completions for ratio "sequence"): `ratio`; `clip_fraction`,
+    the share where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low with
+    A < 0), or for "cispo" where it changes the weight; `approx_kl`, an estimate of KL(old‖new) in
+    nats per token. Raises ValueError for wrong shapes and unknown names.
     """
+    _check_names(ratio, surrogate, aggregate, advantages)
     if advantages.dim() == 1:
         advantages = advantages.unsqueeze(1).expand(-1, logprobs.size(1))
     _check(logprobs, clip, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
     live, (low, high) = mask.bool(), clip
     advantages = advantages.detach().masked_fill(~live, 0.0)
     logratio = (logprobs - old_logprobs.detach()).masked_fill(~live, 0.0)
-    ratio = logratio.exp()
-    objective = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
+    if ratio == "sequence":
+        mean = logratio.sum(1) / live.sum(1)
+        logratio = mean.unsqueeze(1).expand_as(logratio)
+    rho = logratio.exp()
+    clipped = rho.clamp(1 - low, 1 + high)
+    if surrogate == "cispo":
+        objective = clipped.detach() * advantages * logprobs.masked_fill(~live, 0.0)
+    else:
+        objective = torch.minimum(rho * advantages, clipped * advantages)
     loss = -aggregate_tokens(objective, live, aggregate)
 
     with torch.no_grad():
-        too_high = (ratio > 1 + high) & (advantages > 0)
-        too_low = (ratio < 1 - low) & (advantages < 0)
+        cut = (rho > 1 + high) & (advantages > 0) | (rho < 1 - low) & (advantages < 0)
+        if surrogate == "cispo":
+            cut = rho != clipped
         stats = {
-            "ratio": ratio,
-            "clip_fraction": (too_high | too_low).to(ratio.dtype),
-            "approx_kl": ratio - 1 - logratio,
-        }
-        stats = {name: aggregate_tokens(value, live, "token") for name, value in stats.items()}
+            "ratio": rho, "clip_fraction": cut.to(rho.dtype), "approx_kl": rho - 1 - logratio
+        }  # fmt: skip
+        stats = {name: aggregate_tokens(value, live, ratio) for name, value in stats.items()}
     return loss, stats
+
+
+def _check_names(ratio: str, surrogate: str, aggregate: str, advantages: Tensor) -> None:
+    if ratio not in ("token", "sequence"):
+        raise ValueError(f'ratio must be "token" or "sequence", not {ratio!r}')
+    if surrogate not in ("clip", "cispo"):
+        raise ValueError(f'surrogate must be "clip" or "cispo", not {surrogate!r}')
+    if ratio == "sequence" and (aggregate != "sequence" or advantages.dim() != 1):
+        raise ValueError(
+            'ratio "sequence" needs aggregate "sequence" and one advantage a completion (B,), '
+            f"not {aggregate!r} and {tuple(advantages.shape)}"
+        )
 
 
 def _check(logprobs: Tensor, clip: tuple[float, float], **others: Tensor) -> None:
@@ -98,15 +124,15 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), backwards in time.
 
-    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards (B,)
-    arrive with a completion's last live token; nothing is bootstrapped past it. values (B, T) are
-    those of the states before each token. Returns advantages (B, T), zero after the stop, and the
-    critic's targets, returns = advantages + values. λ = 1 gives return − V, λ = 0 the one-step
-    error.
+    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards are
+    (B, T), or (B,) where they arrive with a completion's last live token; nothing is bootstrapped
+    past it. values (B, T) are those of the states before each token. Returns advantages (B, T),
+    zero after the stop, and the critic's targets, returns = advantages + values. λ = 1 gives
+    return − V, λ = 0 the one-step error.
     """
-    if values.shape != mask.shape or rewards.shape != values.shape[:1]:
+    if values.shape != mask.shape or rewards.shape not in (values.shape, values.shape[:1]):
         raise ValueError(
-            "rewards, values and mask must be (B,), (B, T) and (B, T), not "
+            "rewards, values and mask must be (B,) or (B, T), (B, T) and (B, T), not "
             f"{tuple(rewards.shape)}, {tuple(values.shape)} and {tuple(mask.shape)}"
         )
     for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
@@ -115,7 +141,9 @@ def gae(
     live = mask.bool()
     values = values.masked_fill(~live, 0.0)
     next_values, next_live = F.pad(values[:, 1:], (0, 1)), F.pad(live[:, 1:], (0, 1))
-    token_rewards = rewards.unsqueeze(1) * (live & ~next_live)  # all at the last live token
+    if rewards.dim() == 1:
+        rewards = rewards.unsqueeze(1) * (live & ~next_live)  # all at the last live token
+    token_rewards = rewards.masked_fill(~live, 0.0)
     deltas = token_rewards + discount * next_values - values  # 0 after the stop
     advantages = torch.zeros_like(values)
     following = advantages[:, 0]

@@ -4,7 +4,7 @@ A method is a choice of baseline, scale, aggregation and clip, so METHODS is a t
 by line. All of them share one loop, one optimiser and one schedule.
 
 Left out on purpose: mini-batches within a rollout, an entropy bonus, adaptive KL coefficients, and
-drawing groups without signal anew.
+penalties on length.
 """
 
 import copy
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from .costate import alignment
 from .critic import Critic, value_loss
 from .env import SumGame
 from .exact import prefix_values, success, value_gradients
-from .grpo import group_advantages, grpo_loss
+from .grpo import group_advantages, grpo_loss, kl_penalty
 from .ppo import aggregate_tokens, gae
 from .rollout import (
     Rollout, World, check_prompts, completion_logits, completion_logprobs, completion_mask, sample,
@@ -41,32 +42,57 @@ UNCLIPPED = (math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Method:
-    """How a method turns rewards into a loss."""
+    """How a method turns rewards into a loss. Raises ValueError for a place of the KL unknown."""
 
     source: str
     baseline: str = "none"  # or "leave-one-out", "mean" (of the group), "batch" (mean), "critic"
-    scale: str = "none"  # or "std": of the group; of the batch for batch and critic
+    scale: str = "none"  # or "std", "mean": of the group; std of the batch for batch and critic
     aggregate: str = "constant"  # see ppo.aggregate_tokens
     clip: tuple[float, float] = UNCLIPPED  # of the ratio, below and above 1
-    kl_coef: float = 0.0  # weight of k3 to the policy at the start of the run
+    ratio: str = "token"  # or "sequence"
+    surrogate: str = "clip"  # or "cispo"
+    kl_coef: float = 0.0  # weight of the KL to the policy at the start of the run
+    kl_place: str = "loss"  # or "reward", where it is k1
+    kl_estimator: str = "k3"  # of the KL in the loss
+    redraws: int = 0  # how often prompts whose rewards are all equal are drawn anew
     epochs: int = 1  # updates per rollout, each on all of it
     sampled: bool = True  # False: the enumerated success itself is differentiated
+
+    def __post_init__(self):
+        if self.kl_place not in ("loss", "reward"):
+            raise ValueError(f'kl_place must be "loss" or "reward", not {self.kl_place!r}')
 
 
 # Departures from the sources, of every preset: (1) a step is one batch, without mini-batches;
 # (2) samples at temperature 1, all of them scored; (3) learning rates and lengths of this world.
 METHODS = {
     "REINFORCE": Method("Williams 1992"),
+    # (4) no KL in the reward.
     "RLOO": Method("Ahmadian et al. 2024", baseline="leave-one-out"),
-    # (4) kl_coef .04 there; (5) one update per rollout there, which would never clip.
+    # (5) kl_coef .04 there; (6) one update per rollout there, which would never clip.
     "GRPO": Method(
         "Shao et al. 2024", "mean", "std", "sequence", clip=(0.2, 0.2), kl_coef=0.001, epochs=2
     ),
-    # (6) the sum over tokens is divided by B·T, a constant, rather than by B.
+    # (7) the sum over tokens is divided by B·T, a constant, rather than by B.
     "Dr. GRPO": Method("Liu et al. 2025", "mean", "none", "constant", clip=(0.2, 0.2), epochs=2),
-    # (7) REINFORCE++ with its batch baseline, without the KL in its reward.
+    # (8) a dead prompt is drawn anew, at most three times; there, others fill the batch;
+    # (9) no penalty on length.
+    "DAPO": Method(
+        "Yu et al. 2025", "mean", "std", "token", clip=(0.2, 0.28), redraws=3, epochs=2
+    ),
+    # (10) clips at 3e-4 and 4e-4 there, over more and smaller updates.
+    "GSPO": Method(
+        "Zheng et al. 2025", "mean", "std", "sequence", clip=(0.2, 0.2), ratio="sequence", epochs=2
+    ),
+    # (11) the cap on the weight is not published there.
+    "CISPO": Method(
+        "MiniMax 2025", "mean", "std", "token", (math.inf, 0.2), surrogate="cispo", epochs=2
+    ),
+    # (12) one update per rollout there.
+    "MaxRL": Method("Tajwar et al. 2026", "mean", "mean", "constant", clip=(0.2, 0.2), epochs=2),
+    # (13) REINFORCE++ with its batch baseline, without the KL in its reward.
     "PPO without critic": Method("Hu 2025", "batch", "std", "token", clip=(0.2, 0.2), epochs=2),
-    # (8) no entropy bonus, no clip of the values; (9) 3 to 15 epochs of mini-batches there.
+    # (14) no entropy bonus, no clip of the values; (15) 3 to 15 epochs of mini-batches there.
     "PPO with critic": Method(
         "Schulman et al. 2017", "critic", "std", "token", clip=(0.2, 0.2), epochs=2
     ),
@@ -116,11 +142,13 @@ def pretrain(
 
 
 def improve(
-    policy: nn.Module, env: World, method: str, steps: int, generator: torch.Generator,
+    policy: nn.Module, env: World, method: str | Method, steps: int, generator: torch.Generator,
     group_size: int = 8, learning_rate: float = 1e-3, warmup: int = 10, evaluate_every: int = 10,
     prompts: Tensor | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Reinforce the policy in place by one of METHODS; a step samples each prompt group_size times.
+    """Reinforce the policy in place by a method; a step samples each prompt group_size times.
+
+    `method` is a name of METHODS, or a Method of one's own.
 
     `prompts` (Q, P) are those to train on, by default all of the world's. The learning rate is a
     linear decay from its peak to zero, times a linear warm-up. A loss or gradient that is not
@@ -136,7 +164,7 @@ def improve(
     the step: see `align`. In a world without `solutions` success and alignment are nan; for a
     policy without `blocks` alignment is.
     """
-    settings = _settings(method, env)
+    name, settings = _settings(method, env)
     _check(learning_rate, steps=steps, warmup=warmup, evaluate_every=evaluate_every)
     prompts = _prompts(policy, env, prompts)
     critic = Critic(policy) if settings.baseline == "critic" else None
@@ -153,10 +181,12 @@ def improve(
         optimizer.param_groups[0]["lr"] = learning_rate * schedule
 
         if settings.sampled:
-            rollout = sample(policy, env, prompts, group_size, generator)
-            samples += len(rollout.completions)
-            advantages, returns = method_advantages(settings, rollout, critic)
+            rollout, drawn = sample_groups(
+                policy, env, prompts, group_size, generator, settings.redraws
+            )
+            samples += drawn
             ref_logprobs = _reference_logprobs(reference, rollout)
+            advantages, returns = method_advantages(settings, rollout, critic, ref_logprobs)
 
         for epoch in range(settings.epochs):
             probe = tap(policy.blocks[0]) if epoch == 0 and truth is not None else nullcontext()
@@ -165,11 +195,9 @@ def improve(
                     logprobs = completion_logprobs(policy, prompts, rollout.completions, group_size)
                     if epoch == 0:  # those that sampled, by the same operations: ratio exactly 1
                         old_logprobs = logprobs.detach()
-                    loss, stats = grpo_loss(
-                        logprobs, old_logprobs, advantages, rollout.mask, ref_logprobs,
-                        settings.kl_coef, clip=settings.clip, aggregate=settings.aggregate,
-                    )  # fmt: skip
-                    stats |= _rollout_stats(rollout)
+                    loss, stats = method_loss(
+                        settings, logprobs, old_logprobs, advantages, rollout, ref_logprobs
+                    )
                 else:
                     loss, stats = -success(policy, env, prompts).mean(), {}
             if critic is not None:
@@ -180,9 +208,9 @@ def improve(
             loss.backward()
             if epoch == 0 and evaluated:  # −∂loss/∂x, just left there, beside the exact ∂V/∂x
                 aligned = align(inputs, truth)
-            clip_gradients(networks, loss, f"{method}, step {step}")
+            clip_gradients(networks, loss, f"{name}, step {step}")
             optimizer.step()
-            log.append({name: value.item() for name, value in stats.items()})
+            log.append({key: value.item() for key, value in stats.items()})
         seconds += time.perf_counter() - start
         if evaluated:
             entry = {"step": step, "samples": samples, "seconds": seconds} | aligned
@@ -192,26 +220,79 @@ def improve(
     return history
 
 
+def sample_groups(
+    policy: nn.Module, env: World, prompts: Tensor, group_size: int, generator: torch.Generator,
+    redraws: int = 0,
+) -> tuple[Rollout, int]:  # fmt: skip
+    """A rollout, and the number of samples drawn for it.
+
+    Prompts whose rewards are all equal, from which a group learns nothing, are drawn anew up to
+    `redraws` times (DAPO's dynamic sampling); what is still equal then stays in.
+    """
+    rollout = sample(policy, env, prompts, group_size, generator)
+    drawn = len(rollout.rewards)
+    for _ in range(redraws):
+        rewards = rollout.rewards.view(-1, group_size)
+        dead = rewards.amax(1) == rewards.amin(1)  # (Q,)
+        if not dead.any():
+            break
+        again = sample(policy, env, prompts[dead], group_size, generator)
+        drawn += len(again.rewards)
+        rows = dead.repeat_interleave(group_size)
+        for name in ("completions", "mask", "logprobs", "rewards"):
+            getattr(rollout, name)[rows] = getattr(again, name)
+    return rollout, drawn
+
+
 def method_advantages(
-    method: Method, rollout: Rollout, critic: Critic | None = None
-) -> tuple[Tensor, Tensor | None]:
+    method: Method, rollout: Rollout, critic: Critic | None = None,
+    ref_logprobs: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """A method's advantages, (B,) or for a critic (B, T), and the critic's targets (B, T) or None.
 
-    Scale "std" normalises a critic's advantages over the live tokens of the batch, mean included,
-    as PPO implementations do.
+    With the KL in the reward, each live token costs kl_coef·log(π_old/π_ref): a critic sees it
+    token by token, the others summed over the completion. Scale "std" normalises a critic's
+    advantages over the live tokens of the batch, mean included, as PPO implementations do.
     """
-    G = rollout.group_size
+    rewards, G = rollout.rewards, rollout.group_size
+    if method.kl_coef > 0 and method.kl_place == "reward":
+        if ref_logprobs is None:
+            raise ValueError("the KL in the reward needs the reference's log-probabilities")
+        log_ratio = (rollout.logprobs - ref_logprobs).masked_fill(~rollout.mask, 0.0)
+        at_end = F.one_hot(rollout.mask.sum(1) - 1, rollout.mask.size(1)) * rewards.unsqueeze(1)
+        token_rewards = at_end - method.kl_coef * log_ratio
+        rewards = token_rewards if method.baseline == "critic" else token_rewards.sum(1)
     if method.baseline == "batch":
-        return group_advantages(rollout.rewards, len(rollout.rewards), "mean", method.scale), None
+        return group_advantages(rewards, len(rewards), "mean", method.scale), None
     if method.baseline != "critic":
-        return group_advantages(rollout.rewards, G, method.baseline, method.scale), None
+        return group_advantages(rewards, G, method.baseline, method.scale), None
     with torch.no_grad():
         values = critic(rollout.prompts[::G], rollout.completions, G)
-    advantages, returns = gae(rollout.rewards, values, rollout.mask)
+    advantages, returns = gae(rewards, values, rollout.mask)
     if method.scale == "std":
         live = advantages[rollout.mask]
         advantages = (advantages - live.mean()) / (live.std() + 1e-8)
     return advantages, returns
+
+
+def method_loss(
+    method: Method, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, rollout: Rollout,
+    ref_logprobs: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """A method's loss for the policy, and its statistics; shapes as in `grpo.grpo_loss`."""
+    in_loss = method.kl_place == "loss"
+    loss, stats = grpo_loss(
+        logprobs, old_logprobs, advantages, rollout.mask, ref_logprobs,
+        method.kl_coef if in_loss else 0.0, method.kl_estimator, method.clip, method.aggregate,
+        method.ratio, method.surrogate,
+    )  # fmt: skip
+    dead = ~rollout.mask
+    if ref_logprobs is not None and not in_loss:
+        each = kl_penalty(*(x.masked_fill(dead, 0.0) for x in (logprobs.detach(), ref_logprobs)))
+        stats["kl"] = aggregate_tokens(each, rollout.mask, "token")
+    sampled = rollout.logprobs.masked_fill(dead, 0.0)
+    stats |= {"reward": rollout.rewards.mean(), "entropy": -sampled.sum(1).mean()}
+    return loss, stats
 
 
 def align(inputs: list[Tensor] | None, truth: Tensor | None) -> dict[str, float]:
@@ -290,12 +371,6 @@ def _reference_logprobs(reference: nn.Module | None, rollout: Rollout) -> Tensor
     return completion_logprobs(reference, rollout.prompts[::G], rollout.completions, G)
 
 
-def _rollout_stats(rollout: Rollout) -> dict[str, Tensor]:
-    """Mean reward, and an estimate of the entropy in nats per completion."""
-    logprobs = rollout.logprobs.masked_fill(~rollout.mask, 0.0)
-    return {"reward": rollout.rewards.mean(), "entropy": -logprobs.sum(1).mean()}
-
-
 @torch.no_grad()
 def _value_error(policy: nn.Module, critic: Critic, env: SumGame, rollout: Rollout) -> float:
     """Root mean square of the critic's value less the exact one, over a rollout's live states."""
@@ -315,12 +390,14 @@ def _prompts(policy: nn.Module, env: World, prompts: Tensor | None) -> Tensor:
     return prompts.to(next(policy.parameters()).device)
 
 
-def _settings(method: str, env: World) -> Method:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if not METHODS[method].sampled and not hasattr(env, "solutions"):
-        raise ValueError(f"method {method!r} needs a world with solutions to count")
-    return METHODS[method]
+def _settings(method: str | Method, env: World) -> tuple[str, Method]:
+    name = method.source if isinstance(method, Method) else method
+    if name is method and name not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
+    settings = METHODS[name] if name is method else method
+    if not settings.sampled and not hasattr(env, "solutions"):
+        raise ValueError(f"method {name!r} needs a world with solutions to count")
+    return name, settings
 
 
 def _check(learning_rate: float, **counts: int) -> None:

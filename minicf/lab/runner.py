@@ -231,7 +231,7 @@ def end_with_parent() -> None:
 
 
 def start_method() -> multiprocessing.context.BaseContext:
-    """Workers are forked from one process that has PyTorch in memory, where a system can do that."""
+    """Workers fork from one process that holds PyTorch, where the system can do that."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

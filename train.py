@@ -4,7 +4,7 @@
 2. Ask at each checkpoint what RL would gain (readiness), and measure what it does gain.
 3. From the checkpoint that readiness picks, run every method, and compare what its own
    backward pass leaves on the prompts with the exact value gradient.
-4. Audit the costates against enumerated value gradients.
+4. Audit the costates against enumerated value gradients, and count each method's bias and noise.
 
 Each step is made of units of work, which run side by side and leave one file each; the same
 command continues where it was stopped. `--study N` repeats over N seeds what one seed leaves open.
@@ -25,6 +25,7 @@ from minicf.exact import distinct_solutions, success
 from minicf.gpt import GPT
 from minicf.lab.audit import audit, control
 from minicf.lab.claims import claims, starting_point
+from minicf.lab.family import family
 from minicf.lab.runner import (
     Units, check_options, draw, generator_of, identity, load, option, parse, write_json
 )  # fmt: skip
@@ -161,13 +162,13 @@ def method_unit(config: Config, name: str, step: int, method: str, group_size: i
     return {"row": row, "weights": weights_of(policy)}
 
 
-def audit_unit(config: Config, name: str) -> dict:
-    """The claims about costates (C1 to C5, C8), on policies pretrained here, in float64.
+def small_policies(config: Config) -> tuple[dict[int, GPT], SumGame, torch.Generator]:
+    """Policies by pretraining step, in float64, and the generator that made them.
 
     They are small, in the two-term world, so that every completion can be summed over.
     """
     env = SumGame(2)
-    generator = generator_of(config, name)
+    generator = generator_of(config, "small policies")
     kept = {}
     policy = GPT.for_world(env, config.n_layer, config.n_head, 4 * config.n_head, generator)
 
@@ -179,7 +180,18 @@ def audit_unit(config: Config, name: str) -> dict:
         policy, env, steps[-1], generator, learning_rate=1e-2, checkpoints=tuple(steps),
         at_checkpoint=keep,
     )  # fmt: skip
-    return {"costates": audit(kept, env, generator), "control": control(generator)}
+    return kept, env, generator
+
+
+def audit_unit(config: Config, name: str) -> dict:
+    """The claims about costates (C1 to C5, C8)."""
+    policies, env, generator = small_policies(config)
+    return {"costates": audit(policies, env, generator), "control": control(generator)}
+
+
+def family_unit(config: Config, name: str) -> dict:
+    """Bias and noise of every method, stale data and the KL's place (C9)."""
+    return family(*small_policies(config))
 
 
 # The story.
@@ -215,10 +227,11 @@ def main(arguments: list[str] | None = None) -> None:
         entries = [entry for run in runs for entry in run["entries"]]
         start = starting_point(entries)
 
-        print(f"\n2. RL's gain at each checkpoint, 3. every method from step {start}, 4. the audit")
+        print(f"\n2. RL's gain at each checkpoint, 3. methods from step {start}, 4. exact checks")
         methods = method_units(config, start, list(METHODS), config.group_size)
         gains = gain_units(config, entries)
-        audited, *results = units.run([(config, "audit", audit_unit), *methods, *gains])
+        exact = [(config, "family", family_unit), (config, "audit", audit_unit)]
+        relatives, audited, *results = units.run([*exact, *methods, *gains])
         board = [result["row"] for result in results[: len(methods)]]
         entries = [entry | gain for entry, gain in zip(entries, results[len(methods) :])]
 
@@ -232,6 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
             "readiness": entries,
             "rank_correlation": ranking(entries),
             "leaderboard": board,
+            "family": relatives,
             "costates": audited["costates"],
             "control": audited["control"],
         }  # fmt: skip

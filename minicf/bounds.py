@@ -71,6 +71,30 @@ def _mean_square(rollout: Rollout, probabilities: Tensor, costates: Tensor, n: i
     return (sums.square().sum(1) / p).sum()
 
 
+def text_states(env: SumGame, prefix: Tensor) -> tuple[Tensor, Tensor]:
+    """Every text (S, T) that can follow `prefix` without a stop, filled up with stops, shorter ones
+    first, and how many tokens each has (S,). Each, with a prompt, is a state."""
+    j, rows = len(prefix), completions(env)
+    rows = rows[(rows[:, :j] == prefix).all(1)]
+    states = rows[(rows == env.eos).any(1)]  # a state, once, is what comes before a stop
+    depth, order = (states != env.eos).sum(1).sort(stable=True)
+    return states[order], depth
+
+
+def next_token_jacobians(
+    policy: nn.Module, prompt: Tensor, states: Tensor, depth: Tensor, at: nn.Module
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next token's logits z (S, V) in states (S, T) of `depth` tokens, and ∂z/∂x (S, V, L, D)
+    at all positions of the sequence; besides the logits of every token (S, T, V)."""
+    with tap(at, calls=1) as inputs:
+        every = completion_logits(policy, prompt.expand(len(states), -1), states)
+    logits = every[torch.arange(len(states)), depth]
+    jacobian = [
+        torch.autograd.grad(z.sum(), inputs, retain_graph=True)[0] for z in logits.unbind(1)
+    ]
+    return logits.detach(), torch.stack(jacobian, 1), every.detach()
+
+
 def state_jacobians(
     policy: nn.Module, env: SumGame, prompt: Tensor, at: nn.Module, prefix: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,21 +106,11 @@ def state_jacobians(
     prefix = prompt[:0] if prefix is None else prefix
     check_prefix(env, prefix)
     j, T = len(prefix), env.completion_length
-    rows = completions(env)
-    rows = rows[(rows[:, :j] == prefix).all(1)]
-    states = rows[(rows == env.eos).any(1)]  # (S, T): a state, once, is what comes before a stop
-    depth, order = (states != env.eos).sum(1).sort(stable=True)
-    states = states[order]
-    with tap(at, calls=1) as inputs:
-        logits = completion_logits(policy, prompt.expand(len(states), -1), states)  # (S, T, V)
+    states, depth = text_states(env, prefix)
+    logits, jacobian, every = next_token_jacobians(policy, prompt, states, depth, at)
     between = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])  # tokens from s_j to s_t
-    reached = token_logprobs(logits, states).masked_fill(~between, 0.0).sum(1).exp()
-    logits = logits[torch.arange(len(states)), depth]  # (S, V), of the token that is next
-    jacobian = [
-        torch.autograd.grad(z.sum(), inputs, retain_graph=True)[0][:, len(prompt) + j - 1]
-        for z in logits.unbind(1)
-    ]
-    return reached.detach(), logits.detach(), torch.stack(jacobian, 1)
+    reached = token_logprobs(every, states).masked_fill(~between, 0.0).sum(1).exp()
+    return reached, logits, jacobian[:, :, len(prompt) + j - 1]
 
 
 def spread(probabilities: Tensor, vectors: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ import itertools
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..bounds import (
-    RELAXATIONS, error_bound, martingale_terms, own_logit_bias, relaxed_costates
+    RELAXATIONS, error_bound, martingale_terms, next_token_jacobians, own_logit_bias,
+    relaxed_costates,
 )  # fmt: skip
 from ..control import CosineTrack
 from ..costate import alignment, attention_share, empirical_costates, own_logit_costates
@@ -40,14 +42,6 @@ def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
     return torch.zeros_like(pi).index_add(0, tokens, rewards) / pi
 
 
-def own_logits(policy: GPT, state: Tensor, at: nn.Module) -> tuple[Tensor, Tensor]:
-    """The next token's logits z (V,) in a state (L,), and their Jacobian ∂z/∂x (V, D) there."""
-    with tap(at, calls=1) as inputs:
-        logits = policy(state[None])[0][0, -1]
-    rows = [torch.autograd.grad(z, inputs, retain_graph=True)[0][0, -1] for z in logits]
-    return logits.detach(), torch.stack(rows)
-
-
 def identities(
     policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor, at: nn.Module
 ) -> dict[str, float]:
@@ -71,9 +65,11 @@ def identities(
         wrong, right = expected_advantages((p @ rewards).item(), GROUP_SIZE, baseline, scale)
         return p * (wrong + (right - wrong) * rewards) @ scores
 
-    logits, jacobian = own_logits(policy, torch.cat([prompt, prefix]), at)
+    depth = torch.tensor([len(prefix)])
+    state = F.pad(prefix, (0, env.completion_length - len(prefix)), value=env.eos)[None]
+    (logits,), (jacobian,), _ = next_token_jacobians(policy, prompt, state, depth, at)
     pi, nxt = logits.softmax(0), rollout.completions[:, len(prefix)]
-    bias, bounds = own_logit_bias(action_values(pi, nxt, p * rewards), pi, jacobian)
+    bias, bounds = own_logit_bias(action_values(pi, nxt, p * rewards), pi, jacobian[:, here])
     return {
         "unbiased": relative_error(p @ costates, truth),
         "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),

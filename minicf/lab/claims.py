@@ -28,6 +28,7 @@ def claims(report: dict) -> list[dict]:
         *costate_claims(report["costates"], report["config"]["n_layer"]),
         *decision_claims(report["rank_correlation"], report["leaderboard"]),
         *run_claims(report["costates"]["backward_pass"], report["leaderboard"]),
+        *family_claims(report["family"]),
     ]
 
 
@@ -107,4 +108,20 @@ def run_claims(backward_pass: dict, board: list[dict]) -> list[dict]:
         claim("C8", "loss.backward() leaves the group's costates, error", factor, "≤", EXACT),
         claim("C8", "the oracle leaves ∇V itself, 1 − cosine", turn, "≤", ORACLE_TURNS),
         claim("C8", "Dr. GRPO leaves it up to noise, mean cosine", along, "≥", ALIGNED),
+    ]
+
+
+def family_claims(found: dict) -> list[dict]:
+    """C9: what is exact about the methods, at every policy counted."""
+    plain = ("REINFORCE", "RLOO", "Dr. GRPO")
+    first = max(1 - row["cosine"] for row in found["methods"] if row["method"] in plain)
+    whole = [row for row in found["staleness"] if row["surrogate"] == "whole-sequence ratio"]
+    stale = max(max(1 - row["cosine"], abs(row["length"] - 1)) for row in whole)
+    exact = ("k2 of the whole text", "k1 in the reward", "k1 in the reward to go")
+    leash = max(max(1 - row["kl_cosine"], abs(row["kl_length"] - 1))
+                for row in found["leash"] if row["kl"] in exact)  # fmt: skip
+    return [
+        claim("C9", "REINFORCE, RLOO, Dr. GRPO are along ∇V on average, error", first, "≤", EXACT),
+        claim("C9", "the whole sequence's ratio makes stale data exact, error", stale, "≤", EXACT),
+        claim("C9", "k1 in the reward, k2 of the whole text leave ∇KL, error", leash, "≤", EXACT),
     ]

@@ -47,6 +47,8 @@ def of_demonstration(report: dict) -> dict[str, Figure]:
         "alignment": alignment(board),
         "readiness": readiness(entries),
         "leaderboard": leaderboard(board),
+        "staleness": staleness(report["family"]["staleness"]),
+        "leash": leash(report["family"]["leash"]),
         "control": control(report["control"]),
         "samples": samples(costates["samples"]),
         "attention": attention(costates["states"]),
@@ -141,6 +143,56 @@ def _band(
         steps, mean, low, high = zip(*points)
         axis.plot(steps, mean, line, color=color, linewidth=2, label=label)
         axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+SURROGATE_COLORS = {
+    "whole-sequence ratio": "black", "token ratio": BLUE, "PPO clip": GREEN, "clip-higher": SKY,
+    "CISPO": ORANGE, "GSPO": PURPLE, "no ratio": RED,
+}  # fmt: skip
+
+
+def staleness(rows: list[dict]) -> Figure:
+    """C9: cosine and length of each surrogate's exact mean gradient against the data's age.
+
+    A panel a surrogate: lines are the means over policies, bands their range.
+    """
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots(2, 4, sharex=True, sharey=True).flatten()
+    for axis, (name, color) in zip(axes, SURROGATE_COLORS.items()):
+        some = [row | {"step": row["lag"], "policy": row["step"]} for row in rows
+                if row["surrogate"] == name]  # fmt: skip
+        policies = dict.fromkeys((row.get("seed"), row["policy"]) for row in some)
+        curves = [[row for row in some if (row.get("seed"), row["policy"]) == policy]
+                  for policy in policies]  # fmt: skip
+        _band(axis, curves, "cosine", color, name)
+        axis.set_title(name, loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+        axis.axhline(0, color=GREY, linewidth=0.6)
+    axes[-1].axis("off")
+    figure.suptitle("Data from an older policy: each surrogate's exact mean gradient beside today's ∇J")
+    figure.supxlabel("updates since the data were sampled", fontsize=10)
+    figure.supylabel("cosine to ∇J", fontsize=10)
+    return figure
+
+
+def leash(rows: list[dict]) -> Figure:
+    """C9: direction and length of what each form of the KL leaves, beside the exact ∇KL."""
+    names = list(dict.fromkeys(row["kl"] for row in rows))[::-1]
+    figure, (left, right) = panels("Direction", "Length", width=5.4, height=3.2)
+    for axis, key in ((left, "kl_cosine"), (right, "kl_length")):
+        for height, name in enumerate(names):
+            values = [row[key] for row in rows if row["kl"] == name]
+            values = [value for value in values if value is not None and value == value]
+            axis.plot(values, [height] * len(values), "o", color=BLUE, markersize=5, alpha=0.6)
+            if not values:
+                axis.text(0.5, height, "nothing is left", va="center", color=GREY)
+        axis.axvline(1, color=GREY, linewidth=0.6, linestyle=":")
+        axis.set(xlim=(-0.05, None), yticks=range(len(names)))
+    left.set(xlabel="cosine to ∇KL", yticklabels=names)
+    right.set(xlabel="length over that of ∇KL", yticklabels=[""] * len(names))
+    figure.suptitle("What a KL to the reference leaves, by estimator and place; a dot a policy")
+    return figure
 
 
 def readiness(entries: list[dict]) -> Figure:

@@ -87,6 +87,39 @@ def examples_table(row: dict) -> str:
     return title + "\n" + table(rows, {"before": "", "after": ""})
 
 
+def family_table(found: dict) -> str:
+    """C9: each method's first update beside ∇V, as ranges over the policies counted."""
+    rows = []
+    for method in dict.fromkeys(row["method"] for row in found["methods"]):
+        some = [row for row in found["methods"] if row["method"] == method]
+        mark = " *" if some[0]["limit"] else ""
+        row = {"method": method + mark}
+        for key, form in FAMILY_COLUMNS.items():
+            values = [math.inf if each[key] is None else each[key] for each in some]
+            row[key] = span(min(values), max(values), form)
+        rows.append(row)
+    lines = [
+        f"Each method's first update, counted exactly, at {len(some)} policies. cosine of its mean",
+        "to ∇V, and length over ∇V's; noise: variance of one sample over the mean's square; samples",
+        "a prompt for a cosine of .9; batch_cosine of one real batch, and drawn_cosine of 100",
+        table(rows, dict.fromkeys(rows[0], "")),
+        "* divides by the batch's token count: the limit of a large batch",
+    ]
+    return "\n".join(lines)
+
+
+FAMILY_COLUMNS = {
+    "cosine": ".3f", "length": ".2f", "noise": ".0f", "samples": ".0f", "batch_cosine": ".2f",
+    "drawn_cosine": ".2f",
+}  # fmt: skip
+
+
+def span(low: float, high: float, form: str) -> str:
+    """A range, or one number where both ends read the same; "never" for infinity."""
+    ends = ["never" if end == math.inf else format(end, form) for end in (low, high)]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def claims_table(rows: list[dict]) -> str:
     """Claims, what was measured, and verdicts."""
     shown = [
@@ -118,6 +151,7 @@ def print_report(report: dict) -> None:
         readiness_table(report["readiness"]),
         ranking_table(report["rank_correlation"]),
         leaderboard_table(report["leaderboard"]),
+        family_table(report["family"]),
         examples_table(grpo),
         claims_table(report["claims"]),
     ):

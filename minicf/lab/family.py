@@ -432,12 +432,14 @@ def family(policies: dict[int, GPT], env: SumGame, generator: torch.Generator) -
         rows = methods_table(each, truth, generator)
         result["methods"] += [{"step": step} | row for row in rows]
         old, length = [prompt.logprobs for prompt in each], batch_limits(each)["length"]
+        del each
         for lag in LAGS:
-            later = climb(policy, env, lag)
-            now = [graph_of(later, prompt, texts, rewards) for prompt, rewards in pairs]
-            left = [surrogate_gradients(*x, length) for x in zip(now, old)]
+            later, left, tied = climb(policy, env, lag), [], []
+            for (prompt, rewards), logprobs in zip(pairs, old):
+                now = graph_of(later, prompt, texts, rewards)
+                left.append(surrogate_gradients(now, logprobs, length))
+                tied.append(leash_gradients(now, logprobs) if lag == LAGS[-1] else {})
             rows = staleness_rows(together(left))
             result["staleness"] += [{"step": step, "lag": lag} | row for row in rows]
-        rows = leash_rows(together([leash_gradients(*x) for x in zip(now, old)]))
-        result["leash"] += [{"step": step} | row for row in rows]
+        result["leash"] += [{"step": step} | row for row in leash_rows(together(tied))]
     return result

@@ -170,7 +170,7 @@ def staleness(rows: list[dict]) -> Figure:
         axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
         axis.axhline(0, color=GREY, linewidth=0.6)
     axes[-1].axis("off")
-    figure.suptitle("Data from an older policy: each surrogate's exact mean gradient beside today's ∇J")
+    figure.suptitle("Data from an older policy: each surrogate's mean gradient beside today's ∇J")
     figure.supxlabel("updates since the data were sampled", fontsize=10)
     figure.supylabel("cosine to ∇J", fontsize=10)
     return figure
@@ -188,8 +188,8 @@ def leash(rows: list[dict]) -> Figure:
             if not values:
                 axis.text(0.5, height, "nothing is left", va="center", color=GREY)
         axis.axvline(1, color=GREY, linewidth=0.6, linestyle=":")
-        axis.set(xlim=(-0.05, None), yticks=range(len(names)))
-    left.set(xlabel="cosine to ∇KL", yticklabels=names)
+        axis.set(xlim=(-0.05, None), ylim=(-0.5, len(names) - 0.5), yticks=range(len(names)))
+    left.set(xlabel="cosine to ∇KL", yticklabels=names, xlim=(-0.05, 1.05))
     right.set(xlabel="length over that of ∇KL", yticklabels=[""] * len(names))
     figure.suptitle("What a KL to the reference leaves, by estimator and place; a dot a policy")
     return figure

@@ -100,8 +100,8 @@ def family_table(found: dict) -> str:
         rows.append(row)
     lines = [
         f"Each method's first update, counted exactly, at {len(some)} policies. cosine of its mean",
-        "to ∇V, and length over ∇V's; noise: variance of one sample over the mean's square; samples",
-        "a prompt for a cosine of .9; batch_cosine of one real batch, and drawn_cosine of 100",
+        "to ∇V; length over ∇V's; noise: variance of a sample over the square of the mean; samples",
+        "a prompt for a cosine of .9; batch_cosine of a real batch, drawn_cosine of 100 drawn ones",
         table(rows, dict.fromkeys(rows[0], "")),
         "* divides by the batch's token count: the limit of a large batch",
     ]

@@ -42,20 +42,29 @@ def completions(env: SumGame) -> Tensor:
     return every[(every == env.eos).logical_or(~after_stop).all(1)]
 
 
-def solution_probabilities(
+def solution_logprobs(
     policy: nn.Module, env: SumGame, prompts: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The probability of every right answer (R,) and the row of `prompts` that it answers (R,)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every right answer (R, T), its tokens' log-probabilities (R, T), 0 after the stop, and the
+    row of `prompts` (N, P) that it answers (R,); one pass for all prompts."""
     device = next(policy.parameters()).device
     prompts = env.prompts if prompts is None else prompts
     check_prompts(env, prompts)
-    solutions = [env.solutions(prompt) for prompt in prompts]
+    solutions = [env.solutions(prompt) for prompt in prompts.cpu()]
     counts = torch.tensor([len(rows) for rows in solutions], device=device)
     rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
     answers = torch.cat(solutions).to(device)  # (R, T)
     logits = completion_logits(policy, prompts.to(device), answers, rows)
     dead = ~completion_mask(answers, env.eos)
-    return token_logprobs(logits, answers).masked_fill(dead, 0.0).sum(1).exp(), rows
+    return answers, token_logprobs(logits, answers).masked_fill(dead, 0.0), rows
+
+
+def solution_probabilities(
+    policy: nn.Module, env: SumGame, prompts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The probability of every right answer (R,) and the row of `prompts` that it answers (R,)."""
+    _, logprobs, rows = solution_logprobs(policy, env, prompts)
+    return logprobs.sum(1).exp(), rows
 
 
 def success(policy: nn.Module, env: SumGame, prompts: Tensor | None = None) -> Tensor:
@@ -85,22 +94,20 @@ def distinct_solutions(policy: nn.Module, env: SumGame, samples: int = 64) -> Te
     return seen.new_zeros(len(env.prompts)).index_add(0, rows, seen)
 
 
-def prefix_values(policy: nn.Module, env: SumGame, prompts: Tensor, answers: Tensor) -> Tensor:
-    """Exact value of the state before each token of answers (B, T) to prompts (B, P): (B, T).
+def prefix_values(policy: nn.Module, env: SumGame, prompts: Tensor, completions: Tensor) -> Tensor:
+    """Exact value of the state before each token of completions (B, T) to prompts (B, P): (B, T).
 
     It is what a critic should have learnt. After the first stop it means nothing.
     """
-    values = torch.zeros_like(answers, dtype=next(policy.parameters()).dtype)
-    for prompt in prompts.unique(dim=0):
-        rows = (prompts == prompt).all(1)
-        solutions = env.solutions(prompt.cpu()).to(answers.device)  # (K, T)
-        logprobs = completion_logprobs(policy, prompt[None], solutions, len(solutions))
-        live = completion_mask(solutions, env.eos)
-        onward = logprobs.masked_fill(~live, 0.0).flip(1).cumsum(1).flip(1)  # from token t on
-        same = (answers[rows, None] == solutions).long().cumprod(-1)  # (b, K, T)
-        shares = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1)  # before token t
-        values[rows] = (shares * onward.exp()).sum(1).to(values.dtype)
-    return values
+    prompts, place = prompts.unique(dim=0, return_inverse=True)
+    answers, logprobs, rows = solution_logprobs(policy, env, prompts)
+    onward = logprobs.flip(1).cumsum(1).flip(1).exp()  # (R, T), an answer's rest from token t on
+    begun = place[:, None] == rows  # (B, R): answers this prompt, and begins like this completion
+    values = []
+    for t in range(completions.size(1)):
+        values.append(begun.to(onward.dtype) @ onward[:, t])
+        begun = begun & (completions[:, t, None] == answers[:, t])
+    return torch.stack(values, 1)
 
 
 def value_gradient(

@@ -45,8 +45,9 @@ class Method:
     """How a method turns rewards into a loss. Raises ValueError for a place of the KL unknown."""
 
     source: str
-    baseline: str = "none"  # or "leave-one-out", "mean" (of the group), "batch" (mean), "critic"
-    scale: str = "none"  # or "std", "mean": of the group; std of the batch for batch and critic
+    baseline: str = "none"  # "leave-one-out", "mean" (of the group), "batch" (mean), "critic",
+    # or "exact critic": the exact value of each state, in a world with solutions
+    scale: str = "none"  # or "std", "mean": of the group; std of the batch for batch and critics
     aggregate: str = "constant"  # see ppo.aggregate_tokens
     clip: tuple[float, float] = UNCLIPPED  # of the ratio, below and above 1
     ratio: str = "token"  # or "sequence"
@@ -54,6 +55,7 @@ class Method:
     kl_coef: float = 0.0  # weight of the KL to the policy at the start of the run
     kl_place: str = "loss"  # or "reward", where it is k1
     kl_estimator: str = "k3"  # of the KL in the loss
+    gae_lambda: float = 0.95  # of a critic's advantages, see ppo.gae
     redraws: int = 0  # how often prompts whose rewards are all equal are drawn anew
     epochs: int = 1  # updates per rollout, each on all of it
     sampled: bool = True  # False: the enumerated success itself is differentiated
@@ -95,6 +97,10 @@ METHODS = {
     # (14) no entropy bonus, no clip of the values; (15) 3 to 15 epochs of mini-batches there.
     "PPO with critic": Method(
         "Schulman et al. 2017", "critic", "std", "token", clip=(0.2, 0.2), epochs=2
+    ),
+    # A reference: what could the best critic add? No paper's method.
+    "PPO with exact critic": Method(
+        "this project", "exact critic", "std", "token", clip=(0.2, 0.2), epochs=2
     ),
     "oracle": Method("ascent on the exact gradient", sampled=False),
 }
@@ -186,7 +192,8 @@ def improve(
             )
             samples += drawn
             ref_logprobs = _reference_logprobs(reference, rollout)
-            advantages, returns = method_advantages(settings, rollout, critic, ref_logprobs)
+            values = _values(settings, policy, critic, env, rollout)
+            advantages, returns = method_advantages(settings, rollout, values, ref_logprobs)
 
         for epoch in range(settings.epochs):
             probe = tap(policy.blocks[0]) if epoch == 0 and truth is not None else nullcontext()
@@ -245,30 +252,29 @@ def sample_groups(
 
 
 def method_advantages(
-    method: Method, rollout: Rollout, critic: Critic | None = None,
+    method: Method, rollout: Rollout, values: Tensor | None = None,
     ref_logprobs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """A method's advantages, (B,) or for a critic (B, T), and the critic's targets (B, T) or None.
 
-    With the KL in the reward, each live token costs kl_coef·log(π_old/π_ref): a critic sees it
+    `values` (B, T) are a critic's, of the state before each token. With the KL in the reward, each live token costs kl_coef·log(π_old/π_ref): a critic sees it
     token by token, the others summed over the completion. Scale "std" normalises a critic's
     advantages over the live tokens of the batch, mean included, as PPO implementations do.
     """
-    rewards, G = rollout.rewards, rollout.group_size
+    rewards, has_critic = rollout.rewards, method.baseline in ("critic", "exact critic")
     if method.kl_coef > 0 and method.kl_place == "reward":
         if ref_logprobs is None:
             raise ValueError("the KL in the reward needs the reference's log-probabilities")
         log_ratio = (rollout.logprobs - ref_logprobs).masked_fill(~rollout.mask, 0.0)
         at_end = F.one_hot(rollout.mask.sum(1) - 1, rollout.mask.size(1)) * rewards.unsqueeze(1)
         token_rewards = at_end - method.kl_coef * log_ratio
-        rewards = token_rewards if method.baseline == "critic" else token_rewards.sum(1)
+        rewards = token_rewards if has_critic else token_rewards.sum(1)
     if method.baseline == "batch":
         return group_advantages(rewards, len(rewards), "mean", method.scale), None
-    if method.baseline != "critic":
+    if not has_critic:
+        G = rollout.group_size
         return group_advantages(rewards, G, method.baseline, method.scale), None
-    with torch.no_grad():
-        values = critic(rollout.prompts[::G], rollout.completions, G)
-    advantages, returns = gae(rewards, values, rollout.mask)
+    advantages, returns = gae(rewards, values, rollout.mask, gae_lambda=method.gae_lambda)
     if method.scale == "std":
         live = advantages[rollout.mask]
         advantages = (advantages - live.mean()) / (live.std() + 1e-8)
@@ -372,6 +378,19 @@ def _reference_logprobs(reference: nn.Module | None, rollout: Rollout) -> Tensor
 
 
 @torch.no_grad()
+def _values(
+    method: Method, policy: nn.Module, critic: Critic | None, env: World, rollout: Rollout
+) -> Tensor | None:
+    """A critic's values (B, T) of the rollout's states, learned or exact, where there is one."""
+    if method.baseline == "exact critic":
+        return prefix_values(policy, env, rollout.prompts, rollout.completions)
+    if critic is None:
+        return None
+    G = rollout.group_size
+    return critic(rollout.prompts[::G], rollout.completions, G)
+
+
+@torch.no_grad()
 def _value_error(policy: nn.Module, critic: Critic, env: SumGame, rollout: Rollout) -> float:
     """Root mean square of the critic's value less the exact one, over a rollout's live states."""
     prompts, completions = rollout.prompts, rollout.completions
@@ -395,7 +414,8 @@ def _settings(method: str | Method, env: World) -> tuple[str, Method]:
     if name is method and name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {name!r}")
     settings = METHODS[name] if name is method else method
-    if not settings.sampled and not hasattr(env, "solutions"):
+    exact = not settings.sampled or settings.baseline == "exact critic"
+    if exact and not hasattr(env, "solutions"):
         raise ValueError(f"method {name!r} needs a world with solutions to count")
     return name, settings
 

@@ -26,7 +26,7 @@ from minicf.training import METHODS
 
 Z = 4.5
 EXACT = [m for m in ("REINFORCE", "RLOO", "GRPO", "Dr. GRPO", "GSPO", "MaxRL")]
-LIMITS = ["DAPO", "CISPO", "PPO without critic", "PPO with critic"]
+LIMITS = ["DAPO", "CISPO", "PPO without critic", "PPO with critic", "PPO with exact critic"]
 
 
 def z_score(samples, expected):
@@ -39,13 +39,13 @@ def prompt(env):
 
 
 @pytest.fixture(scope="module")
-def texts(env, prompt):
-    return every_text(env, prompt[None])
+def texts(env):
+    return every_text(env)
 
 
 @pytest.fixture(scope="module")
-def counted(trained, prompt, texts):
-    return enumerate_prompt(trained, prompt, texts, texts.rewards[0])
+def counted(trained, env, prompt, texts):
+    return enumerate_prompt(trained, env, prompt, texts)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def later(trained, env):
 
 
 @pytest.fixture(scope="module")
-def graph(later, prompt, texts):
-    return graph_of(later, prompt, texts, texts.rewards[0])
+def graph(later, prompt, texts, counted):
+    return graph_of(later, prompt, texts, counted.rewards)
 
 
 def test_scores_of_texts_are_the_costates_of_one_backward_pass(trained, env, prompt, counted):
@@ -101,7 +101,7 @@ def scale_of(method, batch):
 def test_mean_and_noise_of_a_group_against_groups_that_were_drawn(name, counted, generator):
     """The method's own advantages and loss, on 1,000 groups of 4."""
     method, G = METHODS[name], 4
-    batch = batch_limits([counted]) | {"T": 4}
+    batch = batch_limits(method, [counted]) | {"T": 4}
     mean, square = update_moments(method, counted, G, batch)
     groups = [drawn_update(method, [counted], G, generator) for _ in range(1000)]
     groups = scale_of(method, batch) * torch.stack(groups)
@@ -113,7 +113,7 @@ def test_redrawn_groups_against_groups_that_were_drawn(counted, generator):
     """DAPO's redraws with a constant divisor, which is exact for a single group."""
     method, G = METHODS["DAPO"], 4
     method = family.replace(method, aggregate="constant")
-    batch = batch_limits([counted]) | {"T": 4}
+    batch = batch_limits(method, [counted]) | {"T": 4}
     mean, square = update_moments(method, counted, G, batch)
     groups = [drawn_update(method, [counted], G, generator) for _ in range(1000)]
     groups = 4 * torch.stack(groups)
@@ -129,8 +129,8 @@ def test_a_large_batch_tends_to_the_limit(name, counted, generator):
     """Ten batches of 4,000: the distance to the limit is what the exact noise says, within half."""
     method, n = METHODS[name], 4000
     method = family.replace(method, redraws=0)
-    batch = batch_limits([counted])
-    G = n if method.baseline in ("batch", "critic") else 8
+    batch = batch_limits(method, [counted])
+    G = 8 if method.baseline == "mean" else n
     mean, square = update_moments(method, counted, G, batch)
     variance = (square - mean.square().sum()) * G / n
     errors = []
@@ -143,13 +143,12 @@ def test_a_large_batch_tends_to_the_limit(name, counted, generator):
 
 def test_the_own_length_bends_and_the_rest_does_not(counted):
     """A prompt's mean update is along ∇V for every method but those with aggregate "sequence"."""
-    batch = batch_limits([counted])
     truth = (counted.chances * counted.rewards) @ counted.each(counted.texts.mask.double())
     for name, method in METHODS.items():
         if method.sampled:
-            mean, _ = update_moments(method, counted, 8, batch)
+            mean, _ = update_moments(method, counted, 8, batch_limits(method, [counted]))
             bend = 1 - cosine(mean, truth)
-            if method.aggregate == "sequence" or method.baseline == "critic":
+            if method.aggregate == "sequence" or method.baseline == "critic":  # its λ, with V = 0
                 assert 1e-4 < bend < 0.5
             else:
                 assert abs(bend) < 1e-10
@@ -169,7 +168,7 @@ def chunks_of_gradients(policy, env, prompt, rows, texts, loss_of):
 @pytest.mark.parametrize("name", SURROGATES)
 def test_gradients_on_stale_data_against_samples(name, later, env, prompt, counted, graph, texts):
     """10,000 texts of the old policy, scored by the new one through the real loss."""
-    length = batch_limits([counted])["length"]
+    length = batch_limits(METHODS["GSPO"], [counted])["length"]
     exact = surrogate_gradients(graph, counted.logprobs, length)[name]
     generator = torch.Generator().manual_seed(3)
     rows = torch.multinomial(counted.chances, 10_000, replacement=True, generator=generator)
@@ -193,7 +192,7 @@ def test_only_the_whole_ratio_makes_stale_data_exact(counted, graph, prompt, tex
     truth = left.pop("truth")
     torch.testing.assert_close(left.pop("whole-sequence ratio"), truth, rtol=1e-8, atol=1e-10)
     assert all(1 - cosine(each, truth) > 1e-5 for each in left.values())
-    now = graph_of(trained, prompt, texts, texts.rewards[0])  # fresh data: no ratio is needed
+    now = graph_of(trained, prompt, texts, counted.rewards)  # fresh data: no ratio is needed
     left = surrogate_gradients(now, counted.logprobs, 3.0)
     truth = left.pop("truth")
     bent = {name for name, each in left.items() if 1 - cosine(each, truth) > 1e-8}
@@ -234,8 +233,9 @@ def test_gradients_of_the_leash_against_samples(
 def test_the_table_says_what_it_counts(counted, trained, env, prompt, generator, monkeypatch):
     monkeypatch.setattr(family, "BATCHES", 3)
     truth = value_gradients(trained, env, trained.blocks[0], prompt[None])
-    rows = family.methods_table([counted], truth, generator)
-    assert [row["method"] for row in rows] == [n for n, m in METHODS.items() if m.sampled]
+    methods = {name: method for name, method in METHODS.items() if method.sampled}
+    rows = family.methods_table(methods, [counted], truth, 8, generator)
+    assert [row["method"] for row in rows] == list(methods)
     for row in rows:
         assert (row["samples"] is None) == (row["cosine"] <= 0.9)
         if row["samples"] is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..bounds import next_token_jacobians, text_states
 from ..costate import alignment
 from ..env import SumGame
-from ..exact import completions, success, value_gradients
+from ..exact import completions, prefix_values, success, value_gradients
 from ..gpt import GPT
 from ..grpo import group_advantages, kl_penalty
 from ..ppo import clipped_surrogate, gae
@@ -90,8 +90,7 @@ def expected_advantages(
 class Texts:
     """Every completion of the world: tokens (M, T), mask (M, T), and the edge that each token is.
 
-    An edge is a state and its next token; there are S·V of them, far fewer than M·T. `rewards`
-    has those (M,) of each prompt.
+    An edge is a state and its next token; there are S·V of them, far fewer than M·T.
     """
 
     tokens: Tensor
@@ -99,11 +98,10 @@ class Texts:
     edges: Tensor
     states: Tensor
     depth: Tensor
-    rewards: list[Tensor]
 
 
-def every_text(env: SumGame, prompts: Tensor) -> Texts:
-    """The completions of a world of two terms, and their rewards for prompts (Q, P)."""
+def every_text(env: SumGame) -> Texts:
+    """The completions of a world of two terms."""
     tokens, V, T = completions(env), len(env.vocab), env.completion_length
     states, depth = text_states(env, tokens[0, :0])
     powers = V ** torch.arange(T)
@@ -113,21 +111,27 @@ def every_text(env: SumGame, prompts: Tensor) -> Texts:
     for t in range(T):
         before = torch.cat([tokens[:, :t], torch.full_like(tokens[:, t:], env.eos)], 1)
         edges[:, t] = place[before @ powers] * V + tokens[:, t]
-    rewards = [env.reward(prompt.expand(len(tokens), -1), tokens).double() for prompt in prompts]
-    return Texts(tokens, mask, edges.masked_fill(~mask, 0), states, depth, rewards)
+    return Texts(tokens, mask, edges.masked_fill(~mask, 0), states, depth)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt under a policy, in float64: of every text the reward (M,), log-probabilities (M, T)
-    and probability `chances` (M,); success `value`; the scores (S·V, P·D) of the edges."""
+    """A prompt under a policy, in float64: of every text the reward (M,), log-probabilities (M, T),
+    probability `chances` (M,) and exact values (M, T) of the states before its tokens; success
+    `value`; the scores (S·V, P·D) of the edges."""
 
     texts: Texts
     rewards: Tensor
     logprobs: Tensor
     chances: Tensor
+    values: Tensor
     value: float
     scores: Tensor
+
+    def critic_values(self, method: Method) -> Tensor:
+        """What a critic says of the states (M, T): the exact values, or 0 before it has learnt."""
+        exact = method.baseline == "exact critic"
+        return self.values if exact else torch.zeros_like(self.values)
 
     def each(self, weights: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Sum over tokens of weights (m, T) × score, for each of the texts `rows`: (m, P·D)."""
@@ -136,7 +140,7 @@ class Prompt:
         return sum(weight[:, None] * self.scores[edge] for edge, weight in columns)
 
 
-def enumerate_prompt(policy: GPT, prompt: Tensor, texts: Texts, rewards: Tensor) -> Prompt:
+def enumerate_prompt(policy: GPT, env: SumGame, prompt: Tensor, texts: Texts) -> Prompt:
     """Every text of a prompt (P,), with the score of each edge entering the first block."""
     logits, jacobian, _ = next_token_jacobians(
         policy, prompt, texts.states, texts.depth, policy.blocks[0]
@@ -144,8 +148,12 @@ def enumerate_prompt(policy: GPT, prompt: Tensor, texts: Texts, rewards: Tensor)
     jacobian = jacobian[:, :, : len(prompt)].flatten(2)  # (S, V, P·D)
     scores = (jacobian - logits.softmax(1).unsqueeze(1) @ jacobian).flatten(0, 1)
     logprobs = logits.log_softmax(1).flatten()[texts.edges].masked_fill(~texts.mask, 0.0)
-    chances = logprobs.sum(1).exp()
-    return Prompt(texts, rewards, logprobs, chances, (chances @ rewards).item(), scores)
+    prompts, chances = prompt.expand(len(logprobs), -1), logprobs.sum(1).exp()
+    rewards = env.reward(prompts, texts.tokens).double()
+    with torch.no_grad():
+        values = prefix_values(policy, env, prompts, texts.tokens)
+    value = (chances @ rewards).item()
+    return Prompt(texts, rewards, logprobs, chances, values, value, scores)
 
 
 # The first update of a method.
@@ -155,10 +163,10 @@ def update_moments(method: Method, prompt: Prompt, G: int, batch: dict) -> tuple
     """Mean E[g] (P·D,) and E‖g‖² of what a group of G leaves on a prompt at the first update.
 
     Scaled so that a plain sum over tokens, averaged over samples, has factor 1. `batch` holds the
-    large batch's limits: `length`, mean of |y|, and `value`, mean success.
+    large batch's limits, see batch_limits.
     """
     p, r, mask = prompt.chances, prompt.rewards, prompt.texts.mask
-    if method.baseline in ("critic", "batch"):
+    if method.baseline in ("critic", "exact critic", "batch"):
         advantages = batch_advantages(method, prompt, batch)
         rows = prompt.each(advantages)
         mean, square = p @ rows, (p @ rows.square().sum(1)).item()
@@ -184,30 +192,37 @@ def draws(method: Method, value: float, G: int) -> float:
 
 
 def batch_advantages(method: Method, prompt: Prompt, batch: dict) -> Tensor:
-    """Advantages (M, T) of a batch mean, or of a critic that still predicts 0, in a large batch."""
-    rewards = prompt.rewards
+    """Advantages (M, T) of a batch mean or of a critic, in a large batch."""
     if method.baseline == "batch":
-        spread = math.sqrt(batch["value"] * (1 - batch["value"]))
-        return ((rewards - batch["value"]) / spread)[:, None].expand_as(prompt.logprobs)
-    advantages, _ = gae(rewards, torch.zeros_like(prompt.logprobs), prompt.texts.mask)
-    return (advantages - batch["gae_mean"]) / batch["gae_std"]
+        advantages = (prompt.rewards - batch["mean"])[:, None].expand_as(prompt.logprobs)
+        return advantages / batch["std"] if method.scale == "std" else advantages
+    advantages = critic_advantages(method, prompt)
+    return (advantages - batch["mean"]) / batch["std"] if method.scale == "std" else advantages
 
 
-def batch_limits(prompts: list[Prompt]) -> dict[str, float]:
-    """What a large batch's means tend to: tokens a text, reward, and mean and std of GAE."""
-    tokens = advantages = squares = value = 0.0
+def critic_advantages(method: Method, prompt: Prompt) -> Tensor:
+    """Advantages (M, T) of a critic, before any normalisation."""
+    values, mask = prompt.critic_values(method), prompt.texts.mask
+    return gae(prompt.rewards, values, mask, gae_lambda=method.gae_lambda)[0]
+
+
+def batch_limits(method: Method, prompts: list[Prompt]) -> dict[str, float]:
+    """What a large batch's means tend to: `length`, tokens a text; `mean` and `std` of the rewards,
+    or of a critic's advantages over live tokens."""
+    tokens = total = squares = count = 0.0
     for prompt in prompts:
-        mask, p = prompt.texts.mask, prompt.chances[:, None]
-        each, _ = gae(prompt.rewards, torch.zeros_like(prompt.logprobs), mask)
-        tokens += (p * mask).sum().item()
-        advantages += (p * each).sum().item()
-        squares += (p * each.square()).sum().item()
-        value += prompt.value
-    mean = advantages / tokens
-    return {
-        "length": tokens / len(prompts), "value": value / len(prompts),
-        "gae_mean": mean, "gae_std": math.sqrt(squares / tokens - mean**2),
-    }  # fmt: skip
+        weights = prompt.chances[:, None] * prompt.texts.mask  # (M, T)
+        tokens += weights.sum().item()
+        if "critic" in method.baseline:
+            each = critic_advantages(method, prompt)
+        else:
+            weights, each = prompt.chances, prompt.rewards
+        count += weights.sum().item()
+        total += (weights * each).sum().item()
+        squares += (weights * each.square()).sum().item()
+    mean = total / count
+    std = math.sqrt(squares / count - mean**2)
+    return {"length": tokens / len(prompts), "mean": mean, "std": std}
 
 
 def drawn_update(
@@ -218,16 +233,16 @@ def drawn_update(
     The method's own advantages and loss give the weights, by autograd through log π.
     """
     rows = [draw_group(method, prompt, G, generator) for prompt in prompts]
-    pick = [torch.stack([getattr(each, name)[r] for each, r in zip(prompts, rows)]).flatten(0, 1)
-            for name in ("rewards", "logprobs")]  # fmt: skip
-    texts = prompts[0].texts
-    tokens, mask = texts.tokens[torch.cat(rows)], texts.mask[torch.cat(rows)]
-    rollout = Rollout(tokens, tokens, mask, pick[1], pick[0], G)
-    advantages, _ = method_advantages(method, rollout, lambda *_: torch.zeros_like(pick[1]))
-    logprobs = pick[1].requires_grad_()
+    rewards = torch.cat([each.rewards[r] for each, r in zip(prompts, rows)])
+    logprobs = torch.cat([each.logprobs[r] for each, r in zip(prompts, rows)])
+    values = torch.cat([each.critic_values(method)[r] for each, r in zip(prompts, rows)])
+    texts, every = prompts[0].texts, torch.cat(rows)
+    rollout = Rollout(every, texts.tokens[every], texts.mask[every], logprobs, rewards, G)
+    advantages, _ = method_advantages(method, rollout, values)
+    leaf = logprobs.clone().requires_grad_()
     plain = replace(method, kl_coef=0.0)  # at the first update the KL's gradient is 0
-    loss, _ = method_loss(plain, logprobs, logprobs.detach(), advantages, rollout)
-    (weights,) = torch.autograd.grad(-loss, logprobs)
+    loss, _ = method_loss(plain, leaf, logprobs, advantages, rollout)
+    (weights,) = torch.autograd.grad(-loss, leaf)
     groups = zip(prompts, weights.split(G), rows)
     return torch.cat([prompt.each(weight, row).sum(0) for prompt, weight, row in groups])
 
@@ -243,9 +258,10 @@ def draw_group(method: Method, prompt: Prompt, G: int, generator: torch.Generato
 
 
 def methods_table(
-    prompts: list[Prompt], truth: Tensor, generator: torch.Generator
-) -> list[dict]:
-    """A row for each sampled method: its first update beside ∇V (Q, P, D), as one vector.
+    methods: dict[str, Method], prompts: list[Prompt], truth: Tensor, G: int,
+    generator: torch.Generator,
+) -> list[dict]:  # fmt: skip
+    """A row for each method: its first update beside ∇V (Q, P, D), as one vector.
 
     `cosine` and `length` are those of the mean update, what infinitely many samples would leave;
     lengths are compared per token of a completion. `prompt_cosine`: mean of single prompts'
@@ -255,11 +271,9 @@ def methods_table(
     cosine of .9, None where none is enough. `limit` marks a large batch's limit. Redrawn samples
     count.
     """
-    G, batch = GROUP_SIZE, batch_limits(prompts)
     rows = []
-    for name, method in METHODS.items():
-        if not method.sampled:
-            continue
+    for name, method in methods.items():
+        batch = batch_limits(method, prompts)
         moments = [update_moments(method, prompt, G, batch) for prompt in prompts]
         mean = torch.stack([mean for mean, _ in moments])  # (Q, P·D)
         square = sum(square for _, square in moments)
@@ -422,20 +436,20 @@ def family(policies: dict[int, GPT], env: SumGame, generator: torch.Generator) -
     today's J, by `lag`, the number of exact updates since the policy that sampled. `leash`: of the
     policy after the largest lag to the one before. Each has `step`.
     """
-    prompts = env.prompts[PROMPTS]
-    texts = every_text(env, prompts)
-    pairs = list(zip(prompts, texts.rewards))
+    prompts, texts = env.prompts[PROMPTS], every_text(env)
+    methods = {name: method for name, method in METHODS.items() if method.sampled}
     result = {"methods": [], "staleness": [], "leash": []}
     for step, policy in policies.items():
-        each = [enumerate_prompt(policy, prompt, texts, rewards) for prompt, rewards in pairs]
+        each = [enumerate_prompt(policy, env, prompt, texts) for prompt in prompts]
         truth = value_gradients(policy, env, policy.blocks[0], prompts)
-        rows = methods_table(each, truth, generator)
+        rows = methods_table(methods, each, truth, GROUP_SIZE, generator)
         result["methods"] += [{"step": step} | row for row in rows]
-        old, length = [prompt.logprobs for prompt in each], batch_limits(each)["length"]
+        old = [(prompt.rewards, prompt.logprobs) for prompt in each]
+        length = batch_limits(METHODS["GSPO"], each)["length"]
         del each
         for lag in LAGS:
             later, left, tied = climb(policy, env, lag), [], []
-            for (prompt, rewards), logprobs in zip(pairs, old):
+            for prompt, (rewards, logprobs) in zip(prompts, old):
                 now = graph_of(later, prompt, texts, rewards)
                 left.append(surrogate_gradients(now, logprobs, length))
                 tied.append(leash_gradients(now, logprobs) if lag == LAGS[-1] else {})

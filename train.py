@@ -22,23 +22,23 @@ import torch
 
 from minicf.env import SumGame
 from minicf.exact import distinct_solutions, success
-from minicf.gpt import GPT
 from minicf.lab.audit import audit, control
 from minicf.lab.claims import claims, starting_point
 from minicf.lab.family import family
-from minicf.lab.runner import (
-    Units, check_options, draw, generator_of, identity, load, option, parse, write_json
+from minicf.lab.policies import (
+    AUDIT_STEPS, CORPORA, load_checkpoint, new_policy, small_policies, weights_of
 )  # fmt: skip
-from minicf.lab.statistics import ranking
-from minicf.lab.study import study
+from minicf.lab.runner import (
+    Units, check_options, draw, generator_of, identity, option, parse, write_json
+)  # fmt: skip
+from minicf.lab.statistics import SAMPLES, ranking
+from minicf.lab.study import rollouts_left, study
 from minicf.lab.tables import examples, print_report
-from minicf.readiness import measure
+from minicf.readiness import measure, sampled_readiness
+from minicf.rollout import sample
 from minicf.training import METHODS, improve, pretrain
 
-# What pretraining reads, by name of the corpus; the demonstration uses the first two.
-CORPORA = {"clean": {}, "narrow": {"max_target": 9}, "wrong": {"wrong": 1 / 3}}
 GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of a short run: small steps, from checkpoints
-AUDIT_STEPS = (100, 300, 25)  # pretraining steps of the audited checkpoints
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,12 @@ class Config:
         if self.checkpoints > self.pretrain_steps:
             most = f"--pretrain-steps {self.pretrain_steps}"
             raise ValueError(f"--checkpoints must be at most {most}, not {self.checkpoints}")
+        if self.study == 1:
+            raise ValueError("--study must be at least 2, of which an interval can be had, not 1")
         if self.d_model % self.n_head:
             raise ValueError(f"--d-model {self.d_model} is not divisible by --n-head {self.n_head}")
+        if self.study:
+            rollouts_left(self, 1)  # refuses a budget too small for one rollout
 
 
 FAST = dict(
@@ -86,34 +90,16 @@ FAST = dict(
 # Units of work: each takes the configuration and its own name, and returns what goes into its file.
 
 
-def new_policy(config: Config, env: SumGame, generator: torch.Generator | None = None) -> GPT:
-    """An untrained policy of the configuration's sizes, on its device."""
-    policy = GPT.for_world(env, config.n_layer, config.n_head, config.d_model, generator)
-    return policy.to(config.device)
-
-
-def weights_of(policy: GPT) -> dict:
-    """A copy of the policy's weights, on the CPU."""
-    return {name: weight.cpu().clone() for name, weight in policy.state_dict().items()}
-
-
-def load_checkpoint(config: Config, corpus: str, step: int) -> tuple[GPT, SumGame]:
-    """The policy of a pretraining at a step, and its world."""
-    env = SumGame(config.max_terms)
-    policy = new_policy(config, env)
-    policy.load_state_dict(load(config, f"pretrain {corpus}")["weights"][step])
-    return policy, env
-
-
 def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
     """Pretraining: losses, and at each checkpoint the weights and all that predicts a gain."""
     env = SumGame(config.max_terms)
-    generator = generator_of(config, name)
+    generator, draws = generator_of(config, name), generator_of(config, f"{name} asked")
     policy = new_policy(config, env, generator)
     entries, weights = [], {}
 
     def keep(step: int, loss: float) -> None:
-        entries.append({"corpus": corpus, "step": step, "loss": loss} | measure(policy, env))
+        entry = {"corpus": corpus, "step": step, "loss": loss} | measure(policy, env)
+        entries.append(entry | {"sampled": sampled(policy, env, draws)})
         weights[step] = weights_of(policy)
 
     steps, count = config.pretrain_steps, config.checkpoints
@@ -122,6 +108,12 @@ def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
         policy, env, steps, generator, checkpoints=grid, at_checkpoint=keep, **CORPORA[corpus]
     )
     return {"losses": losses, "entries": entries, "weights": weights}
+
+
+def sampled(policy: torch.nn.Module, env: SumGame, generator: torch.Generator) -> dict:
+    """Readiness as it can be had without enumerating, by completions a prompt."""
+    rollouts = [sample(policy, env, env.prompts, size, generator) for size in SAMPLES]
+    return {str(r.group_size): sampled_readiness(policy, env, r) for r in rollouts}
 
 
 def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
@@ -141,12 +133,14 @@ def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
     generator = generator_of(config, "more pretraining")
     pretrain(policy, env, steps, generator, **GAIN_OPTIONS, **CORPORA[corpus])
     more = success(policy, env).mean().item() - before
-    return {"gain": sum(gains) / len(gains), "more_pretraining": more}
+    return {"gain": sum(gains) / len(gains), "gains": gains, "more_pretraining": more}
 
 
-def method_unit(config: Config, name: str, step: int, method: str, group_size: int) -> dict:
-    """A method from a clean checkpoint: its row of the leaderboard, and the final weights."""
-    policy, env = load_checkpoint(config, "clean", step)
+def method_unit(
+    config: Config, name: str, corpus: str, step: int, method: str, group_size: int
+) -> dict:
+    """A method from a checkpoint: its row of the leaderboard, and the final weights."""
+    policy, env = load_checkpoint(config, corpus, step)
     before = examples(policy, env)
     curve = improve(
         policy, env, method, config.rl_steps, generator_of(config, name), group_size,
@@ -160,27 +154,6 @@ def method_unit(config: Config, name: str, step: int, method: str, group_size: i
     row |= {key: curve[-1][key] for key in shown if key in curve[-1]}
     row["completions"] = {"before": before, "after": examples(policy, env)}
     return {"row": row, "weights": weights_of(policy)}
-
-
-def small_policies(config: Config) -> tuple[dict[int, GPT], SumGame, torch.Generator]:
-    """Policies by pretraining step, in float64, and the generator that made them.
-
-    They are small, in the two-term world, so that every completion can be summed over.
-    """
-    env = SumGame(2)
-    generator = generator_of(config, "audit")
-    kept = {}
-    policy = GPT.for_world(env, config.n_layer, config.n_head, 4 * config.n_head, generator)
-
-    def keep(step: int, loss: float) -> None:
-        kept[step] = copy.deepcopy(policy).double()
-
-    steps = sorted(AUDIT_STEPS[: config.audits])
-    pretrain(
-        policy, env, steps[-1], generator, learning_rate=1e-2, checkpoints=tuple(steps),
-        at_checkpoint=keep,
-    )  # fmt: skip
-    return kept, env, generator
 
 
 def audit_unit(config: Config, name: str) -> dict:
@@ -207,8 +180,14 @@ def gain_units(config: Config, entries: list[dict]) -> list[tuple]:
     return [(config, f"gain {corpus} {step}", gain_unit, corpus, step) for corpus, step in places]
 
 
-def method_units(config: Config, start: int, methods: list[str], size: int) -> list[tuple]:
-    return [(config, f"method {m} of {size}", method_unit, start, m, size) for m in methods]
+def method_units(
+    config: Config, start: int, methods: list[str], size: int, corpus: str = "clean"
+) -> list[tuple]:
+    place = "" if corpus == "clean" else f"{corpus} "
+    return [
+        (config, f"{place}method {name} of {size}", method_unit, corpus, start, name, size)
+        for name in methods
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -217,7 +196,10 @@ def main(arguments: list[str] | None = None) -> None:
     config = parse(Config, __doc__, FAST, arguments)
     with Units(config) as units:
         if config.study:
-            study(config, units, list(CORPORA), pretrain_units, gain_units, method_units)
+            study(
+                config, units, pretrain_units=pretrain_units, gain_units=gain_units,
+                method_units=method_units, family_unit=family_unit,
+            )  # fmt: skip
             return
         world = SumGame(config.max_terms)
         answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)

@@ -9,8 +9,10 @@ theorem. The signal is in the stream's own units: doubling the embeddings and al
 halves it and changes no V, so that only checkpoints of one architecture can be compared. It fails
 for long runs, for prompts whose gradients oppose each other, and near V = 0 or 1.
 
-For policies too large to enumerate, `pass_at_k` and `sampled_signal` estimate these from samples.
+For policies too large to enumerate, `sampled_readiness` estimates it from one rollout.
 """
+
+from dataclasses import replace
 
 import torch
 import torch.nn as nn
@@ -19,7 +21,7 @@ from torch import Tensor
 from .costate import empirical_costates
 from .env import SumGame
 from .exact import success, value_gradients
-from .rollout import Rollout
+from .rollout import Rollout, World
 
 
 def signal(policy: nn.Module, env: SumGame, prompts: Tensor | None = None) -> Tensor:
@@ -91,3 +93,30 @@ def sampled_signal(policy: nn.Module, rollout: Rollout, baseline: float = 0.5) -
     groups = costates[:, :P].flatten(1).unflatten(0, (-1, G))  # (Q, G, P·D)
     square = groups.mean(1).square().sum(-1) - groups.var(1).sum(-1) / G
     return square.clamp(min=0).sqrt().mean()
+
+
+def sampled_readiness(
+    policy: nn.Module, env: World, rollout: Rollout, k: int | None = None
+) -> dict[str, float]:
+    """Readiness from a rollout of G ≥ 2 completions a prompt, for any policy that `tap` reaches.
+
+    `env` is the verifier that says what is right, with rewards of 0 and 1. Returns `signal`,
+    `headroom` (unbiased pass@k − pass@1, k by default the smaller of 16 and G), `readiness`, their
+    product, and `reward_std`, the mean over prompts of the rewards' standard deviation. The product
+    is biased: both come from the same samples, and the signal's root is cut off at 0.
+    """
+    G = rollout.group_size
+    rewards = env.reward(rollout.prompts, rollout.completions)
+    if not ((rewards == 0) | (rewards == 1)).all():
+        raise ValueError("the verifier must give rewards of 0 and 1")
+    slope = sampled_signal(policy, replace(rollout, rewards=rewards)).item()
+    groups = rewards.view(-1, G)
+    correct = groups.sum(1).long()
+    reach = pass_at_k(correct, G, min(16, G) if k is None else k).mean().item()
+    reach -= groups.mean().item()
+    return {
+        "signal": slope,
+        "headroom": reach,
+        "readiness": slope * reach,
+        "reward_std": groups.std(1).mean().item(),
+    }

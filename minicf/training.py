@@ -257,9 +257,10 @@ def method_advantages(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """A method's advantages, (B,) or for a critic (B, T), and the critic's targets (B, T) or None.
 
-    `values` (B, T) are a critic's, of the state before each token. With the KL in the reward, each live token costs kl_coef·log(π_old/π_ref): a critic sees it
-    token by token, the others summed over the completion. Scale "std" normalises a critic's
-    advantages over the live tokens of the batch, mean included, as PPO implementations do.
+    `values` (B, T) are a critic's, of the state before each token. With the KL in the reward, each
+    live token costs kl_coef·log(π_old/π_ref): a critic sees it token by token, the others summed
+    over the completion. Scale "std" normalises a critic's advantages over the live tokens of the
+    batch, mean included, as PPO implementations do.
     """
     rewards, has_critic = rollout.rewards, method.baseline in ("critic", "exact critic")
     if method.kl_coef > 0 and method.kl_place == "reward":

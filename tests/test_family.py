@@ -230,11 +230,10 @@ def test_gradients_of_the_leash_against_samples(
     assert z_score(left @ direction, exact[name] @ direction) < Z
 
 
-def test_the_table_says_what_it_counts(counted, trained, env, prompt, generator, monkeypatch):
-    monkeypatch.setattr(family, "BATCHES", 3)
+def test_the_table_says_what_it_counts(counted, trained, env, prompt, generator):
     truth = value_gradients(trained, env, trained.blocks[0], prompt[None])
     methods = {name: method for name, method in METHODS.items() if method.sampled}
-    rows = family.methods_table(methods, [counted], truth, 8, generator)
+    rows = family.methods_table(methods, [counted], truth, 8, generator, batches=3)
     assert [row["method"] for row in rows] == list(methods)
     for row in rows:
         assert (row["samples"] is None) == (row["cosine"] <= 0.9)

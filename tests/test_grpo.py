@@ -1,15 +1,20 @@
+import copy
 import math
 
 import numpy
 import pytest
 import torch
+from conftest import cosine, flat_gradient
 
+from minicf.exact import outcomes
 from minicf.grpo import group_advantages, grpo_loss, kl_penalty
 from minicf.ppo import aggregate_tokens, clipped_surrogate
+from minicf.rollout import completion_logprobs
+from minicf.training import Method, method_advantages, method_loss
 
 
 @pytest.mark.parametrize("baseline", ["mean", "leave-one-out", "none"])
-@pytest.mark.parametrize("scale", ["std", "none"])
+@pytest.mark.parametrize("scale", ["std", "mean", "none"])
 @pytest.mark.parametrize("group_size", [2, 3, 8])
 def test_advantages_against_a_numpy_loop(baseline, scale, group_size):
     rewards = numpy.random.default_rng(0).random(4 * group_size)
@@ -18,17 +23,52 @@ def test_advantages_against_a_numpy_loop(baseline, scale, group_size):
         for i, reward in enumerate(group):
             others = numpy.delete(group, i)
             centre = {"mean": group.mean(), "leave-one-out": others.mean(), "none": 0.0}[baseline]
-            expected.append((reward - centre) / (group.std(ddof=1) if scale == "std" else 1.0))
+            size = {"std": group.std(ddof=1), "mean": group.mean(), "none": 1.0}[scale]
+            expected.append((reward - centre) / size)
     got = group_advantages(torch.tensor(rewards), group_size, baseline, scale)
     assert got.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1 / 3, 1e-9, 1e9])
-@pytest.mark.parametrize("baseline, scale", [("mean", "std"), ("mean", "none"),
-                                             ("leave-one-out", "std"), ("leave-one-out", "none")])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.3, 1 / 3, 1e-9, 1e9])
+@pytest.mark.parametrize("baseline", ["mean", "leave-one-out"])
+@pytest.mark.parametrize("scale", ["std", "mean", "none"])
 def test_identical_rewards_give_exactly_zero_in_float32(value, baseline, scale):
     rewards = torch.full((14,), value, dtype=torch.float32)
     assert torch.equal(group_advantages(rewards, 7, baseline, scale), torch.zeros(14))
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, 1 / 3, 1e-9, 1e9])
+def test_without_a_baseline_equal_successes_still_count(value):
+    """All right is worth 1 each over their mean, all wrong 0 and not 0/0; with the std both are."""
+    rewards = torch.tensor([value] * 7 + [0.0] * 7)
+    advantages = group_advantages(rewards, 7, "none", "mean")
+    assert advantages[:7].tolist() == pytest.approx([1] * 7)
+    assert torch.equal(advantages[7:], torch.zeros(7))
+    assert torch.equal(group_advantages(rewards, 7, "none", "std"), torch.zeros(14))
+    assert torch.equal(group_advantages(rewards, 7, "none", "none"), rewards)
+
+
+def expected_gap(V, G, baseline):
+    """E[A | right] − E[A | wrong] at success V with scale "mean": over how many mates succeed."""
+    gap = 0.0
+    for k in range(G):
+        chance = math.comb(G - 1, k) * V**k * (1 - V) ** (G - 1 - k)
+        for own, sign in ((1, 1), (0, -1)):
+            group = torch.tensor([own] + [1] * k + [0] * (G - 1 - k), dtype=torch.float64)
+            gap += sign * chance * group_advantages(group, G, baseline, "mean")[0].item()
+    return gap
+
+
+@pytest.mark.parametrize("V", [0.01, 0.3, 0.9])
+@pytest.mark.parametrize("G", [2, 3, 8])
+def test_maxrl_is_the_gradient_of_log_success_cut_off(V, G):
+    """∇log V = Σ_k (1 − V)^k·∇V; with the group's mean G − 1 terms of it, with no baseline G."""
+    series = [(1 - V) ** k for k in range(G)]
+    assert sum(series) == pytest.approx((1 - (1 - V) ** G) / V)
+    assert expected_gap(V, G, "mean") == pytest.approx(sum(series[:-1]), rel=1e-12)
+    assert expected_gap(V, G, "none") == pytest.approx(sum(series), rel=1e-12)
+    own = 1 - 1 / G  # what the group's mean shrinks the leave-one-out by
+    assert expected_gap(V, G, "leave-one-out") == pytest.approx(sum(series[:-1]) / own, rel=1e-12)
 
 
 def test_the_guard_touches_nothing_else():
@@ -111,26 +151,88 @@ def test_k3_is_never_negative_and_the_reference_has_no_gradient(generator):
     assert ref.grad is None and logprobs.grad.abs().sum() > 0
 
 
-def test_grpo_loss_is_the_surrogate_plus_the_penalty(generator):
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize(
+    "aggregate, ratio, surrogate",
+    [("token", "token", "clip"), ("sequence", "token", "clip"), ("constant", "token", "clip"),
+     ("token", "token", "cispo"), ("sequence", "sequence", "clip")],
+)  # fmt: skip
+def test_grpo_loss_is_the_surrogate_plus_the_penalty(
+    estimator, aggregate, ratio, surrogate, generator
+):
     old, ref = -torch.rand(2, 4, 3, generator=generator)
     logprobs = old + 0.3 * torch.randn(4, 3, generator=generator)
     mask = torch.arange(3) < torch.tensor([1, 3, 2, 3])[:, None]
     advantages = torch.tensor([1.0, -1, 0.5, 0])
-    for aggregate in ("token", "sequence", "constant"):
-        plain, _ = clipped_surrogate(logprobs, old, advantages, mask, (0.2, 0.3), aggregate)
-        penalty = aggregate_tokens(kl_penalty(logprobs, ref), mask, aggregate)
-        loss, stats = grpo_loss(
-            logprobs, old, advantages, mask, ref, 0.5, clip=(0.2, 0.3), aggregate=aggregate
-        )
-        torch.testing.assert_close(loss, plain + 0.5 * penalty)
-        per_token = kl_penalty(logprobs, ref)[mask].mean()  # whatever the aggregation
-        torch.testing.assert_close(stats["kl"], per_token)
-    dirty = [each.masked_fill(~mask, math.nan) for each in (logprobs, old)]
-    again, _ = grpo_loss(
-        *dirty, advantages, mask, ref.masked_fill(~mask, math.nan), 0.5, clip=(0.2, 0.3),
-        aggregate="constant",
+    plain, _ = clipped_surrogate(
+        logprobs, old, advantages, mask, (0.2, 0.3), aggregate, ratio, surrogate
     )
+    each = kl_penalty(logprobs, ref, estimator)
+    options = {"kl_estimator": estimator, "clip": (0.2, 0.3), "aggregate": aggregate}
+    options |= {"ratio": ratio, "surrogate": surrogate}
+    loss, stats = grpo_loss(logprobs, old, advantages, mask, ref, 0.5, **options)
+    torch.testing.assert_close(loss, plain + 0.5 * aggregate_tokens(each, mask, aggregate))
+    torch.testing.assert_close(stats["kl"], each[mask].mean())  # whatever the aggregation
+    dirty = [x.masked_fill(~mask, math.nan) for x in (logprobs, old, ref)]
+    again, _ = grpo_loss(*dirty[:2], advantages, mask, dirty[2], 0.5, **options)
     assert torch.equal(loss, again)
+
+
+# KL: whole completions under a trained policy and a moved copy of it, every completion enumerated.
+
+
+@pytest.fixture(scope="module")
+def every(trained, env):
+    """Of one prompt: policy, its log-probabilities (M, T) with graph, the copy's, mask, chances."""
+    prompt, reference = env.prompts[9], copy.deepcopy(trained)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    rollout, chances = outcomes(trained, env, prompt)
+    scored = (
+        completion_logprobs(each, prompt[None], rollout.completions, len(chances))
+        for each in (trained, reference)
+    )
+    logprobs, ref = (each.masked_fill(~rollout.mask, 0.0) for each in scored)
+    return trained, rollout, logprobs, ref.detach(), chances
+
+
+def exact_kl(logprobs, ref):
+    return kl(logprobs.sum(1), ref.sum(1))
+
+
+def test_which_estimator_in_the_loss_has_the_gradient_of_the_completions_kl(every):
+    """k2 of the summed log-ratio; k1 leaves nothing; per token k2 and k3 point elsewhere."""
+    policy, _, logprobs, ref, chances = every
+    truth = flat_gradient(exact_kl(logprobs, ref), policy)
+
+    def mean_gradient(estimator, whole):
+        pair = (logprobs.sum(1), ref.sum(1)) if whole else (logprobs, ref)
+        each = kl_penalty(*pair, estimator)
+        return flat_gradient(chances @ (each if whole else each.sum(1)), policy)
+
+    torch.testing.assert_close(mean_gradient("k2", True), truth, rtol=1e-8, atol=1e-10)
+    for whole in (False, True):
+        assert mean_gradient("k1", whole).norm() < 1e-10 * truth.norm()
+    for estimator in ("k2", "k3"):  # what a token does to later tokens is not seen
+        assert cosine(mean_gradient(estimator, False), truth) < 0.99
+    reverse = flat_gradient((ref.sum(1).exp() * (ref - logprobs).sum(1)).sum(), policy)
+    torch.testing.assert_close(mean_gradient("k3", True), reverse, rtol=1e-8, atol=1e-10)
+
+
+def test_k1_in_the_reward_has_the_gradient_of_the_reward_less_the_kl(every):
+    """Advantages and loss of training, each completion weighed by its chance."""
+    policy, rollout, logprobs, ref, chances = every
+    p, beta = logprobs.sum(1).exp(), 0.3
+    truth = flat_gradient(p @ rollout.rewards.double() - beta * exact_kl(logprobs, ref), policy)
+    method = Method("test", kl_coef=beta, kl_place="reward")
+    advantages, _ = method_advantages(method, rollout, ref_logprobs=ref)
+    weighed = advantages * chances * logprobs.numel()  # the loss divides by B·T
+    loss, _ = method_loss(method, logprobs, logprobs.detach(), weighed, rollout, ref)
+    torch.testing.assert_close(-flat_gradient(loss, policy), truth, rtol=1e-8, atol=1e-10)
+    plain = flat_gradient(p @ rollout.rewards.double(), policy)
+    assert (truth - plain).norm() > 0.1 * plain.norm()  # so that the KL is seen
 
 
 def test_bad_input_is_refused():
@@ -139,8 +241,12 @@ def test_bad_input_is_refused():
         group_advantages(rewards, 3, "median")
     with pytest.raises(ValueError, match="scale must be .* not 'var'"):
         group_advantages(rewards, 3, scale="var")
+    with pytest.raises(ValueError, match='"mean" needs rewards of at least 0, not -0.5'):
+        group_advantages(torch.tensor([1.0, -0.5]), 2, scale="mean")
     with pytest.raises(ValueError, match="group_size must be at least 2 .* not 1"):
         group_advantages(rewards, 1)
+    with pytest.raises(ValueError, match="group_size must be at least 2 .* not 1"):
+        group_advantages(rewards, 1, "none", "mean")
     with pytest.raises(ValueError, match="multiple of group_size 4"):
         group_advantages(rewards, 4)
     with pytest.raises(ValueError, match="estimator must be .* not 'k4'"):

@@ -6,6 +6,11 @@ import torch
 from minicf.ppo import aggregate_tokens, clipped_surrogate, gae
 
 INF = (math.inf, math.inf)
+AGGREGATES = ("token", "sequence", "constant")
+# Every loss there is: ratio, surrogate, aggregate.
+LOSSES = [("token", kind, aggregate) for kind in ("clip", "cispo") for aggregate in AGGREGATES]
+LOSSES += [("sequence", kind, "sequence") for kind in ("clip", "cispo")]
+all_losses = pytest.mark.parametrize("ratio, surrogate, aggregate", LOSSES)
 
 
 def random_batch(seed=0, B=6, T=5):
@@ -18,28 +23,91 @@ def random_batch(seed=0, B=6, T=5):
     return logprobs.requires_grad_(), old, advantages, torch.arange(T) < lengths[:, None]
 
 
-def loop_objective(logprob, old, advantage, low, high):
-    ratio = math.exp(logprob - old)
-    clipped = min(max(ratio, 1 - low), 1 + high)
-    return min(ratio * advantage, clipped * advantage)
-
-
-@pytest.mark.parametrize("clip", [(0.2, 0.2), (0.1, 0.4), (0.0, 0.3), INF])
-@pytest.mark.parametrize("aggregate", ["token", "sequence", "constant"])
-def test_loss_against_a_scalar_loop(clip, aggregate):
-    logprobs, old, advantages, mask = random_batch()
-    B, T = mask.shape
-    loss, _ = clipped_surrogate(logprobs, old, advantages, mask, clip, aggregate)
-    total, tokens = 0.0, int(mask.sum())
+def loop_loss(batch, low, high, aggregate, ratio, surrogate):
+    """The definition, token by token, with gradients, and the stats: loss, {name: mean}."""
+    logprobs, old, advantages, mask = batch
+    (B, T), tokens = mask.shape, int(mask.sum())
+    total, stats = 0.0, {"ratio": 0.0, "clip_fraction": 0.0, "approx_kl": 0.0}
     for b in range(B):
-        row = [
-            loop_objective(logprobs[b, t].item(), old[b, t].item(), advantages[b, t].item(), *clip)
-            for t in range(T)
-            if mask[b, t]
-        ]
-        share = {"token": 1 / tokens, "sequence": 1 / len(row) / B, "constant": 1 / (B * T)}
-        total -= sum(row) * share[aggregate]
-    assert loss.item() == pytest.approx(total, rel=1e-12)
+        n = int(mask[b].sum())
+        logratios = [logprobs[b, t] - old[b, t].item() for t in range(n)]
+        if ratio == "sequence":
+            logratios = [sum(logratios) / n] * n
+        share = {"token": 1 / tokens, "sequence": 1 / n / B, "constant": 1 / (B * T)}
+        for t, logratio in enumerate(logratios):
+            A, rho = (advantages[b] if advantages.dim() == 1 else advantages[b, t]), logratio.exp()
+            clipped = min(max(rho.item(), 1 - low), 1 + high)
+            if surrogate == "cispo":
+                objective, cut = clipped * A * logprobs[b, t], clipped != rho.item()
+            else:
+                cut = (rho > 1 + high and A > 0) or (rho < 1 - low and A < 0)
+                objective = clipped * A if cut else rho * A
+            total = total - objective * share[aggregate]
+            each = {"ratio": rho.item(), "clip_fraction": cut}
+            each["approx_kl"] = rho.item() - 1 - logratio.item()
+            for name, value in each.items():
+                stats[name] += value * share[ratio]
+    return total, stats
+
+
+@pytest.mark.parametrize("clip", [(0.2, 0.2), (0.1, 0.4), (0.0, 0.3), (math.inf, 0.1), INF])
+@all_losses
+def test_loss_gradient_and_stats_against_a_loop(clip, ratio, surrogate, aggregate):
+    logprobs, old, advantages, mask = random_batch(B=12)
+    for A in (advantages, advantages[:, 0]) if ratio == "token" else (advantages[:, 0],):
+        loss, stats = clipped_surrogate(
+            logprobs, old, A, mask, clip, aggregate, ratio=ratio, surrogate=surrogate
+        )
+        expected, means = loop_loss((logprobs, old, A, mask), *clip, aggregate, ratio, surrogate)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+        gradients = [torch.autograd.grad(each, logprobs)[0] for each in (loss, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+        assert {name: value.item() for name, value in stats.items()} == pytest.approx(means)
+        assert clip == INF or 0 < means["clip_fraction"] < 1  # the batch tells the cases apart
+
+
+@all_losses
+def test_at_ratio_one_every_loss_has_the_gradient_of_the_plain_policy_gradient(
+    ratio, surrogate, aggregate
+):
+    """As in the first update of a rollout: −mean of A·log π, whatever ratio and surrogate."""
+    logprobs, _, advantages, mask = random_batch(8)
+    A, old = advantages[:, 0], logprobs.detach()
+    loss, stats = clipped_surrogate(
+        logprobs, old, A, mask, (0.2, 0.28), aggregate, ratio=ratio, surrogate=surrogate
+    )
+    plain = -aggregate_tokens(A[:, None] * logprobs, mask, aggregate)
+    gradients = [torch.autograd.grad(each, logprobs)[0] for each in (loss, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+    assert [stats[name].item() for name in ("ratio", "clip_fraction", "approx_kl")] == [1, 0, 0]
+
+
+def test_cispo_keeps_the_gradient_that_the_clip_cuts_off():
+    """Ratio 2, to go up further: weight 1.2 of the cap, not 0, and not 2 or the ratio's slope."""
+    ones, got = torch.ones(1, 1), {}
+    for surrogate in ("clip", "cispo"):
+        logprobs = torch.full((1, 1), -0.3, requires_grad=True)
+        old = logprobs.detach() - math.log(2)
+        loss, stats = clipped_surrogate(logprobs, old, ones, ones.bool(), surrogate=surrogate)
+        loss.backward()
+        got[surrogate] = (loss.item(), logprobs.grad.item())
+        assert stats["clip_fraction"] == 1
+    assert got["clip"] == pytest.approx((-1.2, 0.0))
+    assert got["cispo"] == pytest.approx((0.36, -1.2))
+
+
+def test_the_sequence_ratio_is_of_the_mean_and_clips_whole_completions():
+    """One token far up, one as far down, one between: ratio 1, and no token is cut off."""
+    logratio = torch.tensor([[1.0, -1.0, 0.0], [0.6, 0.0, 9.9]], requires_grad=True)
+    old, A = torch.full((2, 3), -2.0), torch.tensor([1.0, 1.0])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    loss, stats = clipped_surrogate(old + logratio, old, A, mask, (0.2, 0.2), "sequence", "sequence")
+    assert loss.item() == pytest.approx(-(1 + 1.2) / 2)
+    assert stats["ratio"].item() == pytest.approx((1 + math.exp(0.3)) / 2)
+    assert stats["clip_fraction"].item() == 0.5  # the second, whole
+    (gradient,) = torch.autograd.grad(loss, logratio)
+    expected = torch.tensor([[-1 / 6] * 3, [0.0] * 3])
+    torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize(
@@ -87,27 +155,36 @@ def test_approx_kl_is_of_old_from_new():
     assert kl.item() == pytest.approx((old * (old / new).log()).sum().item(), rel=1e-12)
 
 
-def test_gradient_flows_through_logprobs_alone():
+@all_losses
+def test_gradient_flows_through_logprobs_alone(ratio, surrogate, aggregate):
     logprobs, old, advantages, mask = random_batch()
+    advantages = advantages[:, 0].clone()
     old.requires_grad_(), advantages.requires_grad_()
-    loss, stats = clipped_surrogate(logprobs, old, advantages, mask)
+    loss, stats = clipped_surrogate(
+        logprobs, old, advantages, mask, aggregate=aggregate, ratio=ratio, surrogate=surrogate
+    )
     loss.backward()
     assert logprobs.grad.abs().sum() > 0 and old.grad is None and advantages.grad is None
     assert not any(value.requires_grad for value in stats.values())
 
 
-@pytest.mark.parametrize("aggregate", ["token", "sequence", "constant"])
-@pytest.mark.parametrize("garbage", [7.0, math.nan, math.inf])
-def test_nothing_after_the_stop_changes_loss_or_gradient(aggregate, garbage):
+@all_losses
+@pytest.mark.parametrize("garbage", [7.0, math.nan, math.inf, -math.inf])
+def test_nothing_after_the_stop_changes_loss_or_gradient(garbage, ratio, surrogate, aggregate):
     logprobs, old, advantages, mask = random_batch(1)
-    loss, stats = clipped_surrogate(logprobs, old, advantages, mask, aggregate=aggregate)
+    if ratio == "sequence":
+        advantages = advantages[:, 0]
+    options = {"aggregate": aggregate, "ratio": ratio, "surrogate": surrogate}
+    loss, stats = clipped_surrogate(logprobs, old, advantages, mask, **options)
     (gradient,) = torch.autograd.grad(loss, logprobs)
-    dirty = [each.detach().masked_fill(~mask, garbage) for each in (logprobs, old, advantages)]
+    batch = [logprobs.detach(), old] + ([advantages] if ratio == "token" else [])
+    dirty = [each.masked_fill(~mask, garbage) for each in batch]
     dirty[0].requires_grad_()
-    loss2, stats2 = clipped_surrogate(*dirty, mask, aggregate=aggregate)
+    dirty[2:] = dirty[2:] or [advantages]
+    loss2, stats2 = clipped_surrogate(*dirty, mask, **options)
     (gradient2,) = torch.autograd.grad(loss2, dirty[0])
     assert torch.equal(loss, loss2) and torch.equal(gradient, gradient2)
-    assert (gradient[~mask] == 0).all()
+    assert (gradient[~mask] == 0).all() and gradient.abs().sum() > 0
     assert all(torch.equal(stats[name], stats2[name]) for name in stats)
 
 
@@ -150,27 +227,24 @@ def test_aggregations_weigh_a_long_completion_differently():
     assert got == pytest.approx([1 / 5, 1 / 2, 1 / 8])
 
 
-def loop_gae(reward, values, length, discount, lam):
+def loop_gae(rewards, values, discount, lam):
     """The definition: A_t = Σ_l (discount·λ)^l δ_{t+l}, the value past the last token being 0."""
-    deltas = []
-    for t in range(length):
-        last = t == length - 1
-        following = 0.0 if last else values[t + 1]
-        deltas.append((reward if last else 0.0) + discount * following - values[t])
-    return [
-        sum((discount * lam) ** (u - t) * deltas[u] for u in range(t, length))
-        for t in range(length)
-    ]
+    n = len(rewards)
+    following = list(values[1:n]) + [0.0]
+    deltas = [rewards[t] + discount * following[t] - values[t] for t in range(n)]
+    return [sum((discount * lam) ** (u - t) * deltas[u] for u in range(t, n)) for t in range(n)]
 
 
 @pytest.mark.parametrize("discount, lam", [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.7, 0.0)])
-def test_gae_against_its_definition(discount, lam):
-    _, _, values, mask = random_batch(4)
-    rewards = torch.tensor([1.0, 0, 1, 1, 0, 0.5]).double()
+@pytest.mark.parametrize("each_token", [False, True])
+def test_gae_against_its_definition(discount, lam, each_token):
+    _, token_rewards, values, mask = random_batch(4)
+    rewards = token_rewards if each_token else torch.tensor([1.0, 0, 1, 1, 0, 0.5]).double()
     advantages, returns = gae(rewards, values, mask, discount, lam)
     for b in range(len(values)):
         n = int(mask[b].sum())
-        expected = loop_gae(rewards[b].item(), values[b].tolist(), n, discount, lam)
+        row = rewards[b, :n].tolist() if each_token else [0.0] * (n - 1) + [rewards[b].item()]
+        expected = loop_gae(row, values[b].tolist(), discount, lam)
         assert advantages[b, :n].tolist() == pytest.approx(expected, rel=1e-12)
         assert (advantages[b, n:] == 0).all()
         assert torch.equal(returns[b, :n], advantages[b, :n] + values[b, :n])
@@ -188,11 +262,17 @@ def test_gae_ends():
 
 
 @pytest.mark.parametrize("garbage", [100.0, math.nan])
-def test_gae_does_not_bootstrap_past_the_stop(garbage):
-    _, _, values, mask = random_batch(6)
-    rewards = torch.ones(6).double()
-    clean, dirty = (gae(rewards, values.masked_fill(~mask, v), mask) for v in (0.0, garbage))
-    assert torch.equal(clean[0], dirty[0]) and torch.equal(clean[1][mask], dirty[1][mask])
+def test_gae_sees_no_value_and_no_reward_past_the_stop(garbage):
+    _, token_rewards, values, mask = random_batch(6)
+    for rewards in (torch.ones(6).double(), token_rewards):
+        (clean, targets), (dirty, targets2) = (
+            gae(
+                rewards if rewards.dim() == 1 else rewards.masked_fill(~mask, v),
+                values.masked_fill(~mask, v), mask,
+            )
+            for v in (0.0, garbage)
+        )  # fmt: skip
+        assert torch.equal(clean, dirty) and torch.equal(targets[mask], targets2[mask])
 
 
 def test_bad_input_is_refused():
@@ -207,7 +287,22 @@ def test_bad_input_is_refused():
         clipped_surrogate(logprobs, old, advantages, mask, clip=(-0.1, 0.2))
     with pytest.raises(ValueError, match="without a live token"):
         clipped_surrogate(logprobs, old, advantages, torch.zeros_like(mask))
+    with pytest.raises(ValueError, match="ratio must be .* not 'word'"):
+        clipped_surrogate(logprobs, old, advantages, mask, ratio="word")
+    with pytest.raises(ValueError, match="surrogate must be .* not 'dpo'"):
+        clipped_surrogate(logprobs, old, advantages, mask, surrogate="dpo")
+    for A, aggregate in ((advantages[:, 0], "token"), (advantages[:, 0], "constant"),
+                         (advantages, "sequence")):  # fmt: skip
+        with pytest.raises(ValueError, match='needs aggregate "sequence" and one advantage a comp'):
+            clipped_surrogate(logprobs, old, A, mask, aggregate=aggregate, ratio="sequence")
+    with pytest.raises(ValueError, match="without a live token"):
+        empty = mask & (torch.arange(len(mask)) != 2)[:, None]
+        clipped_surrogate(
+            logprobs, old, advantages[:, 0], empty, aggregate="sequence", ratio="sequence"
+        )
     with pytest.raises(ValueError, match="gae_lambda must be between 0 and 1, not 1.5"):
         gae(torch.ones(6), advantages, mask, gae_lambda=1.5)
     with pytest.raises(ValueError, match="rewards, values and mask"):
         gae(torch.ones(5), advantages, mask)
+    with pytest.raises(ValueError, match="rewards, values and mask"):
+        gae(torch.ones(6, 4), advantages, mask)

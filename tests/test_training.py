@@ -10,15 +10,18 @@ from minicf import training
 from minicf.costate import empirical_costates
 from minicf.critic import Critic
 from minicf.env import SumGame
-from minicf.exact import prefix_values, success, value_gradients
+from minicf.exact import kl, prefix_values, success, value_gradients
 from minicf.grpo import grpo_loss
 from minicf.ppo import gae
 from minicf.rollout import completion_logprobs, completion_mask, sample
 from minicf.tap import tap
-from minicf.training import METHODS, align, improve, method_advantages, pretrain
+from minicf.training import (
+    METHODS, Method, align, improve, method_advantages, method_loss, pretrain, sample_groups
+)  # fmt: skip
 
 G = 4
 SAMPLED = [name for name in METHODS if name != "oracle"]
+UNCOUNTED = [name for name in SAMPLED if METHODS[name].baseline != "exact critic"]
 
 
 class Opinionated(Critic):
@@ -30,6 +33,15 @@ class Opinionated(Critic):
             self.trunk.head.weight.copy_(0.1 * policy.head.weight[3:4])
 
 
+def values_of(method, policy, env, rollout):
+    """What the method's critic, if it has one, says of a rollout's states: (B, T) or None."""
+    if method.baseline == "exact critic":
+        return prefix_values(policy, env, rollout.prompts, rollout.completions).detach()
+    if method.baseline == "critic":
+        return Opinionated(policy)(rollout.prompts, rollout.completions).detach()
+    return None
+
+
 def left_in(module):
     """The gradient that stands in a module's parameters, as one vector."""
     return torch.cat([weight.grad.flatten() for weight in module.parameters()])
@@ -37,14 +49,15 @@ def left_in(module):
 
 @pytest.fixture
 def rollouts(monkeypatch):
-    """Every rollout that training samples, in order."""
+    """Every rollout that training learns from, in order, redraws done."""
     kept = []
 
     def recording(*arguments):
-        kept.append(sample(*arguments))
-        return kept[-1]
+        rollout, drawn = sample_groups(*arguments)
+        kept.append(rollout)
+        return rollout, drawn
 
-    monkeypatch.setattr(training, "sample", recording)
+    monkeypatch.setattr(training, "sample_groups", recording)
     return kept
 
 
@@ -83,8 +96,8 @@ def scale_losses(monkeypatch, factor):
 # The methods.
 
 
-def clipped(ratio, advantage):
-    return torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+def clipped(ratio, advantage, high=0.2):
+    return torch.minimum(ratio * advantage, ratio.clamp(0.8, 1 + high) * advantage)
 
 
 def formula(method, policy, reference, rollout, values, group_rewards):
@@ -94,7 +107,7 @@ def formula(method, policy, reference, rollout, values, group_rewards):
     flat = torch.tensor(rewards)
     lengths = [int(row.sum()) for row in rollout.mask]
     total = 0.0
-    if method == "PPO with critic":
+    if "critic" in method and values is not None:
         table = []
         for b, n in enumerate(lengths):
             row, following = [0.0] * n, 0.0
@@ -110,25 +123,36 @@ def formula(method, policy, reference, rollout, values, group_rewards):
         ref_logits = reference(text[None, :-1])[0][0, -T:].log_softmax(-1).detach()
         group = group_rewards[b // G]
         others = [group[i] for i in range(G) if i != b % G]
-        mine, centre = rewards[b], sum(group) / G
-        for t in range(n):
-            token = rollout.completions[b, t]
-            ratio = (logits[t, token] - rollout.logprobs[b, t]).exp()
+        mine, centre, std = rewards[b], sum(group) / G, torch.tensor(group).std().item()
+        standard = (mine - centre) / std if std > 0 else 0.0
+        tokens = rollout.completions[b, :n].tolist()
+        logratios = [logits[t, y] - rollout.logprobs[b, t] for t, y in enumerate(tokens)]
+        for t, token in enumerate(tokens):
+            ratio = logratios[t].exp()
             if method == "REINFORCE":
                 total -= logits[t, token] * mine / (B * T)
             elif method == "RLOO":
                 total -= logits[t, token] * (mine - sum(others) / (G - 1)) / (B * T)
             elif method == "GRPO":
-                std = torch.tensor(group).std().item()
-                advantage = (mine - centre) / std if std > 0 else 0.0
                 d = ref_logits[t, token] - logits[t, token]
-                total -= (clipped(ratio, advantage) - 0.001 * (d.exp() - d - 1)) / (n * B)
+                total -= (clipped(ratio, standard) - 0.001 * (d.exp() - d - 1)) / (n * B)
             elif method == "Dr. GRPO":
                 total -= clipped(ratio, mine - centre) / (B * T)
+            elif method == "DAPO":
+                total -= clipped(ratio, standard, high=0.28) / sum(lengths)
+            elif method == "GSPO":
+                whole = (sum(logratios) / n).exp()
+                total -= clipped(whole, standard) / (n * B)
+            elif method == "CISPO":
+                weight = min(ratio.item(), 1.2)
+                total -= weight * standard * logits[t, token] / sum(lengths)
+            elif method == "MaxRL":
+                advantage = (mine - centre) / centre if centre > 0 else 0.0
+                total -= clipped(ratio, advantage) / (B * T)
             elif method == "PPO without critic":
                 advantage = (mine - flat.mean().item()) / flat.std().item()
                 total -= clipped(ratio, advantage) / sum(lengths)
-            elif method == "PPO with critic":
+            elif method in ("PPO with critic", "PPO with exact critic"):
                 total -= clipped(ratio, (table[b][t] - mean) / std) / sum(lengths)
     return total
 
@@ -150,6 +174,8 @@ def test_a_preset_is_the_formula_of_its_source(
             returns = gae(rollout.rewards, values[0], rollout.mask)[1]
             value_loss = 0.5 * (predicted - returns)[rollout.mask].square().mean()
             updates.append((left_in(networks[1]), flat_gradient(value_loss, networks[1])))
+        elif METHODS[method].baseline == "exact critic" and not values:
+            values.append(values_of(METHODS[method], policy, env, rollout))
         groups = rollout.rewards.view(-1, G).tolist()
         first = values[0] if values else None
         expected = formula(method, policy, start, rollout, first, groups)
@@ -163,6 +189,8 @@ def test_a_preset_is_the_formula_of_its_source(
     monkeypatch.setattr(training, "Critic", Opinionated)
     history = improve(policy, env, method, 1, torch.Generator().manual_seed(2), G)
     assert len(updates) == METHODS[method].epochs * (2 if "with critic" in method else 1)
+    if method == "DAPO":  # of the seed's 19 prompts some were drawn anew, and count
+        assert 19 * G < history[-1]["samples"] < 4 * 19 * G
     for got, expected in updates:
         assert expected.norm() > 0
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
@@ -199,23 +227,36 @@ def test_the_oracle_ascends_the_exact_gradient(trained, env, monkeypatch, genera
 
 def test_presets_update_as_often_as_they_say_and_name_a_source():
     for name, method in METHODS.items():
-        clips = name.startswith(("PPO", "GRPO", "Dr."))
-        assert (method.epochs >= 2) == clips == math.isfinite(method.clip[0])
+        clips = name not in ("REINFORCE", "RLOO", "oracle")
+        assert (method.epochs >= 2) == clips == math.isfinite(method.clip[1])
         assert method.source
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_improves_the_policy(method, trained, env):
-    policy = copy.deepcopy(trained).float()
+    policy, plain = copy.deepcopy(trained).float(), 60 * 19 * 16
     history = improve(policy, env, method, 60, torch.Generator().manual_seed(0), 16, 5e-3)
     assert history[0]["step"] == 0 and history[-1]["step"] == 60
-    assert history[-1]["samples"] == (0 if method == "oracle" else 60 * 19 * 16)
+    samples = history[-1]["samples"]
+    if method == "DAPO":
+        assert plain < samples <= 4 * plain  # three redraws at most
+    else:
+        assert samples == (0 if method == "oracle" else plain)
     assert history[-1]["success"] == pytest.approx(success(policy, env).mean().item())
     # REINFORCE and RLOO rise least: .15 ± .03 over 40 runs from weights changed by a millionth
-    assert history[-1]["success"] > history[0]["success"] + 0.03
+    assert history[-1]["success"] > history[0]["success"] + 0.05
     assert len(history) == 7 and "alignment" not in history[0]
     for entry in history[1:]:
         assert abs(entry["alignment"]) < 1 + 1e-6 and abs(entry["prompt_alignment"]) < 1 + 1e-6
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("method", ["DAPO", "GSPO", "CISPO", "MaxRL"])
+def test_the_younger_methods_improve_the_policy_on_other_seeds(method, seed, trained, env):
+    """RISE."""
+    policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(seed)
+    history = improve(policy, env, method, 25, generator, 8, 5e-3, evaluate_every=25)
+    assert history[-1]["success"] > history[0]["success"] + 0.05
 
 
 def test_shuffled_rewards_teach_nothing(trained, env, monkeypatch):
@@ -343,6 +384,197 @@ def test_value_error_is_the_distance_to_the_exact_values(trained, env, monkeypat
     assert history[-1]["value_error"] == pytest.approx(expected)
 
 
+# Groups drawn anew.
+
+
+def of_prompt(rollout, q):
+    """What a rollout holds of its prompt q, by name."""
+    rows = slice(q * rollout.group_size, (q + 1) * rollout.group_size)
+    names = ("prompts", "completions", "mask", "logprobs", "rewards")
+    return {name: getattr(rollout, name)[rows] for name in names}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def is_dead(rollout, q):
+    return len(set(of_prompt(rollout, q)["rewards"].tolist())) == 1
+
+
+def test_without_redraws_groups_are_a_plain_sample(trained, env, generator):
+    plain = sample(trained, env, env.prompts, G, torch.Generator().manual_seed(0))
+    rollout, drawn = sample_groups(trained, env, env.prompts, G, generator)
+    assert drawn == len(rollout.rewards) == 19 * G and any(is_dead(plain, q) for q in range(19))
+    assert all(same(of_prompt(rollout, q), of_prompt(plain, q)) for q in range(19))
+    after = torch.rand(1, generator=generator)  # and nothing was drawn in vain
+    other = torch.Generator().manual_seed(0)
+    sample(trained, env, env.prompts, G, other)
+    assert torch.equal(after, torch.rand(1, generator=other))
+
+
+@pytest.mark.parametrize("redraws", [1, 2, 5])
+def test_dead_prompts_alone_are_drawn_anew_each_into_its_own_rows(
+    redraws, trained, env, generator
+):
+    """Replayed with a generator in the same state: live prompts stay, bit for bit."""
+    rollout, drawn = sample_groups(trained, env, env.prompts, G, generator, redraws)
+    replay = torch.Generator().manual_seed(0)
+    now = sample(trained, env, env.prompts, G, replay)
+    expected, count = [of_prompt(now, q) for q in range(19)], 19 * G
+    kinds = {expected[q]["rewards"][0].item() for q in range(19) if is_dead(now, q)}
+    assert kinds == {0.0, 1.0} or redraws < 5, "so that all-right groups are seen too"
+    for _ in range(redraws):
+        dead = [q for q in range(19) if len(set(expected[q]["rewards"].tolist())) == 1]
+        again = sample(trained, env, env.prompts[dead], G, replay)
+        count += len(dead) * G
+        for place, q in enumerate(dead):
+            expected[q] = of_prompt(again, place)
+    assert drawn == count
+    assert all(same(of_prompt(rollout, q), expected[q]) for q in range(19))
+    assert torch.equal(rollout.prompts, env.prompts.repeat_interleave(G, 0))
+    logprobs = completion_logprobs(trained, env.prompts, rollout.completions, G)
+    torch.testing.assert_close(
+        rollout.logprobs[rollout.mask], logprobs[rollout.mask], rtol=1e-9, atol=1e-9
+    )
+    assert torch.equal(rollout.rewards, env.reward(rollout.prompts, rollout.completions))
+
+
+@pytest.mark.parametrize("kind, calls", [("live", 1), ("wrong", 4), ("right", 4), ("second", 2)])
+def test_redraws_stop_when_all_are_live_and_after_the_last(
+    kind, calls, trained, env, generator, monkeypatch
+):
+    """Rewards set by hand: never dead, dead for ever, or live at the second draw."""
+    asked = []
+
+    def reward(self, prompts, completions):
+        asked.append(prompts[::G])
+        live = kind == "live" or (kind == "second" and len(asked) == 2)
+        mixed = torch.arange(len(prompts)) % 2
+        return mixed.float() if live else torch.full((len(prompts),), float(kind == "right"))
+
+    monkeypatch.setattr(SumGame, "reward", reward)
+    some = env.prompts[[2, 5, 9]]
+    _, drawn = sample_groups(trained, env, some, G, generator, 3)
+    assert len(asked) == calls and all(torch.equal(each, some) for each in asked)
+    assert drawn == calls * 3 * G
+
+
+# The KL to the start, in the reward or in the loss.
+
+
+@pytest.fixture
+def leashed(trained, env, generator):
+    """A rollout and log-probabilities of a reference, nan where nothing is live; values."""
+    rollout = sample(trained, env, env.prompts[[0, 3, 15]], G, generator)
+    dead = ~rollout.mask
+    ref = rollout.logprobs + 0.5 * torch.randn(dead.shape, generator=generator).double()
+    values = torch.randn(dead.shape, generator=generator).double().masked_fill(dead, math.nan)
+    rollout = replace(rollout, logprobs=rollout.logprobs.masked_fill(dead, math.nan))
+    assert dead.any() and 0 < rollout.rewards.sum() < len(dead)
+    return rollout, ref.masked_fill(dead, math.nan), values
+
+
+def costs(rollout, ref, coefficient):
+    """coefficient·log(π_old/π_ref) of each live token, a list for each completion."""
+    return [
+        [coefficient * (old[t] - new[t]).item() for t in range(int(live.sum()))]
+        for old, new, live in zip(rollout.logprobs, ref, rollout.mask)
+    ]
+
+
+@pytest.mark.parametrize("scale", ["none", "std"])
+@pytest.mark.parametrize("baseline", ["none", "leave-one-out", "mean", "batch"])
+def test_the_kl_in_the_reward_is_summed_over_live_tokens(baseline, scale, leashed):
+    rollout, ref, _ = leashed
+    method = Method("test", baseline, scale, kl_coef=0.3, kl_place="reward")
+    each = costs(rollout, ref, 0.3)
+    net = [reward - sum(row) for reward, row in zip(rollout.rewards.tolist(), each)]
+    expected = []
+    for i, mine in enumerate(net):
+        first = i - i % G
+        group = net if baseline == "batch" else net[first : first + G]
+        others = [net[k] for k in range(first, first + G) if k != i]
+        centre = {"none": 0.0, "leave-one-out": sum(others) / (G - 1)}
+        size = torch.tensor(group).double().std().item() if scale == "std" else 1.0
+        expected.append((mine - centre.get(baseline, sum(group) / len(group))) / size)
+    advantages, returns = method_advantages(method, rollout, None, ref)
+    assert advantages.tolist() == pytest.approx(expected, rel=1e-6) and returns is None
+    in_loss, _ = method_advantages(replace(method, kl_place="loss"), rollout, None, ref)
+    without, _ = method_advantages(replace(method, kl_coef=0.0), rollout)
+    assert torch.equal(in_loss, without)
+    assert (in_loss - advantages).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("scale", ["none", "std"])
+@pytest.mark.parametrize("baseline", ["critic", "exact critic"])
+@pytest.mark.parametrize("gae_lambda", [0.95, 0.5])
+def test_a_critic_sees_the_kl_in_the_reward_token_by_token(baseline, scale, gae_lambda, leashed):
+    rollout, ref, values = leashed
+    method = Method(
+        "test", baseline, scale, kl_coef=0.3, kl_place="reward", gae_lambda=gae_lambda
+    )
+    table, targets = [], []
+    for b, row in enumerate(costs(rollout, ref, 0.3)):
+        n, following, line = len(row), 0.0, []
+        for t in reversed(range(n)):
+            onward = rollout.rewards[b].item() if t == n - 1 else values[b, t + 1].item()
+            following = onward - row[t] - values[b, t].item() + gae_lambda * following
+            line.insert(0, following)
+        table += line
+        targets += [a + values[b, t].item() for t, a in enumerate(line)]
+    every = torch.tensor(table).double()
+    expected = (every - every.mean()) / every.std() if scale == "std" else every
+    advantages, returns = method_advantages(method, rollout, values, ref)
+    live = rollout.mask
+    assert advantages[live].tolist() == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-7)
+    assert returns[live].tolist() == pytest.approx(targets, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("place", ["loss", "reward"])
+def test_the_kl_is_in_the_loss_or_in_the_reward_and_logged_in_both(place, estimator, leashed):
+    rollout, ref, _ = leashed
+    live, advantages = rollout.mask, torch.linspace(-1, 1, len(rollout.mask)).double()
+    method = replace(METHODS["GRPO"], kl_coef=0.3, kl_place=place, kl_estimator=estimator)
+    old = rollout.logprobs
+    logprobs = (old + 0.1).requires_grad_()
+    loss, stats = method_loss(method, logprobs, old, advantages, rollout, ref)
+    plain, other = method_loss(replace(method, kl_coef=0.0), logprobs, old, advantages, rollout)
+    assert "kl" not in other
+    d = (logprobs - ref)[live].tolist()
+    k3 = [math.exp(-x) - 1 + x for x in d]
+    each = {"k1": d, "k2": [x * x / 2 for x in d], "k3": k3}[estimator if place == "loss" else "k3"]
+    assert stats["kl"].item() == pytest.approx(sum(each) / len(each))
+    assert not stats["kl"].requires_grad
+    if place == "loss":
+        shares = (live / live.sum(1, keepdim=True) / len(live))[live].tolist()
+        expected = plain.item() + 0.3 * sum(x * share for x, share in zip(each, shares))
+        assert loss.item() == pytest.approx(expected)
+    else:
+        gradients = [torch.autograd.grad(x, logprobs)[0] for x in (loss, plain)]
+        assert torch.equal(loss, plain) and torch.equal(*gradients)
+
+
+def test_a_leash_keeps_the_policy_near_its_start(trained, env):
+    """Of the wrong sign, it would drive the policy away; of the moving policy, leave it free."""
+    some, far, histories = env.prompts[[3, 9]], {}, {}
+    for place, coefficient in (("loss", 0.0), ("loss", 1.0), ("reward", 1.0)):
+        policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(1)
+        method = replace(METHODS["Dr. GRPO"], kl_coef=coefficient, kl_place=place)
+        history = improve(
+            policy, env, method, 15, generator, 32, 1e-2, evaluate_every=5, prompts=some
+        )
+        far[place, coefficient] = kl(policy.double(), trained, env, some[1:]).item()
+        histories[place, coefficient] = history
+    print(far)
+    free = far.pop(("loss", 0.0))
+    assert all(near < free / 3 for near in far.values())
+    assert all("kl" not in entry for entry in histories["loss", 0.0])
+    for key in far:
+        assert all(entry["kl"] > 0 for entry in histories[key][1:])
+
+
 # C8: what training itself leaves on the prompts' activations.
 
 
@@ -364,13 +596,12 @@ def test_backward_leaves_the_sum_of_costates_times_a_known_factor(method, traine
     """At ratio 1 and without KL: 1/(B·T), 1/Σ|y| or 1/(B·|y|)."""
     policy, prompts, settings = copy.deepcopy(trained), env.prompts[[3, 9, 14]], METHODS[method]
     rollout = sample(policy, env, prompts, 8, generator)
-    advantages, _ = method_advantages(settings, rollout, Opinionated(policy))
+    values = values_of(settings, policy, env, rollout)
+    advantages, _ = method_advantages(settings, rollout, values)
     with tap(policy.blocks[0], calls=2) as inputs:
         logprobs = completion_logprobs(policy, prompts, rollout.completions, 8)
-    loss, _ = grpo_loss(
-        logprobs, logprobs.detach(), advantages, rollout.mask,
-        clip=settings.clip, aggregate=settings.aggregate,
-    )  # fmt: skip
+    settings = replace(settings, kl_coef=0.0)
+    loss, _ = method_loss(settings, logprobs, logprobs.detach(), advantages, rollout)
     loss.backward()
     left = -inputs[0].grad
     expected = weighted_costates(policy, rollout, advantages, settings.aggregate)
@@ -399,7 +630,8 @@ def test_the_history_has_the_alignment_of_what_the_rollout_left(
     monkeypatch.setattr(training, "Critic", Opinionated)
     generator = torch.Generator().manual_seed(2)
     history = improve(policy, env, method, 1, generator, G, evaluate_every=1)
-    advantages, _ = method_advantages(settings, rollouts[0], Opinionated(start))
+    values = values_of(settings, start, env, rollouts[0])
+    advantages, _ = method_advantages(settings, rollouts[0], values)
     left = weighted_costates(start, rollouts[0], advantages, settings.aggregate)
     truth = value_gradients(start, env, start.blocks[0])
     live = [q for q in range(19) if left[q].any()]
@@ -552,7 +784,7 @@ class Bare:
         self.reward = env.reward
 
 
-@pytest.mark.parametrize("method", SAMPLED)
+@pytest.mark.parametrize("method", UNCOUNTED)
 def test_a_world_without_solutions_is_trained_in_but_not_counted(method, trained, env):
     runs = []
     for world in (env, Bare(env)):
@@ -689,14 +921,13 @@ def test_adams_betas_are_the_same_in_both_loops(env, steps, generator):
 
 
 def test_a_critics_advantages_are_normalised_only_if_the_method_says_so(trained, env, generator):
-    rollout, critic = sample(trained, env, env.prompts, G, generator), Opinionated(trained)
-    values = critic(rollout.prompts, rollout.completions).detach()
+    rollout, settings = sample(trained, env, env.prompts, G, generator), METHODS["PPO with critic"]
+    values = values_of(settings, trained, env, rollout)
     estimates, targets = gae(rollout.rewards, values, rollout.mask)
-    settings = METHODS["PPO with critic"]
-    plain, returns = method_advantages(replace(settings, scale="none"), rollout, critic)
+    plain, returns = method_advantages(replace(settings, scale="none"), rollout, values)
     torch.testing.assert_close(plain, estimates)
     torch.testing.assert_close(returns, targets)
-    scaled, again = method_advantages(settings, rollout, critic)
+    scaled, again = method_advantages(settings, rollout, values)
     assert torch.equal(again, returns)
     live = scaled[rollout.mask]
     assert live.mean().item() == pytest.approx(0, abs=1e-6)
@@ -731,6 +962,22 @@ def test_the_critics_values_are_what_advantages_are_estimated_from(
 def test_bad_input_is_refused(policy, env, generator):
     with pytest.raises(ValueError, match="method must be one of REINFORCE, .* not 'A2C'"):
         improve(policy, env, "A2C", 1, generator)
+    with pytest.raises(ValueError, match='kl_place must be "loss" or "reward", not .critic.'):
+        Method("test", kl_place="critic")
+    bad = {"ratio": "word", "surrogate": "dpo", "scale": "var", "baseline": "median"}
+    bad |= {"aggregate": "mean"}
+    for name, value in bad.items():
+        method = replace(METHODS["Dr. GRPO"], **{name: value})
+        with pytest.raises(ValueError, match=f"{name} must be .* not '{value}'"):
+            improve(policy, env, method, 1, generator)
+    with pytest.raises(ValueError, match="estimator must be .* not 'k4'"):
+        improve(policy, env, replace(METHODS["GRPO"], kl_estimator="k4"), 1, generator)
+    leash = Method("test", kl_coef=0.1, kl_place="reward")
+    with pytest.raises(ValueError, match="KL in the reward needs the reference"):
+        method_advantages(leash, sample(policy, env, env.prompts, G, generator))
+    for name in ("oracle", "PPO with exact critic"):
+        with pytest.raises(ValueError, match=f"'{name}' needs a world with solutions to count"):
+            improve(policy, Bare(env), name, 1, generator)
     with pytest.raises(ValueError, match="steps .* at least 1, not -3"):
         improve(policy, env, "GRPO", -3, generator)
     with pytest.raises(ValueError, match="group_size must be at least 2 .* not 1"):

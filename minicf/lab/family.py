@@ -31,7 +31,6 @@ from ..training import (
 
 GROUP_SIZE = 8
 PROMPTS = [3, 9, 15]  # the targets asked about
-BATCHES = 100  # of the real size, drawn beside the exact numbers
 LAGS = (0, 1, 2, 4, 8)
 LEARNING_RATE = 1e-3  # of the steps between the policy that sampled and the policy of now
 
@@ -81,6 +80,20 @@ def expected_advantages(
     """
     wrong, right = advantage_moments(value, group_size, baseline, scale)[0].tolist()
     return wrong, right
+
+
+# One table of switches in which only the baseline differs.
+BASELINES = {
+    name: Method(name, scale="none", aggregate="constant", clip=(0.2, 0.2), epochs=2, **switches)
+    for name, switches in {
+        "group mean": {"baseline": "mean"},
+        "batch mean": {"baseline": "batch"},
+        "learned critic": {"baseline": "critic"},
+        "exact critic, λ = 0": {"baseline": "exact critic", "gae_lambda": 0.0},
+        "exact critic, λ = .95": {"baseline": "exact critic"},
+        "exact critic, λ = 1": {"baseline": "exact critic", "gae_lambda": 1.0},
+    }.items()
+}
 
 
 # Every completion of a prompt, under one policy.
@@ -259,7 +272,7 @@ def draw_group(method: Method, prompt: Prompt, G: int, generator: torch.Generato
 
 def methods_table(
     methods: dict[str, Method], prompts: list[Prompt], truth: Tensor, G: int,
-    generator: torch.Generator,
+    generator: torch.Generator, batches: int = 100,
 ) -> list[dict]:  # fmt: skip
     """A row for each method: its first update beside ∇V (Q, P, D), as one vector.
 
@@ -267,7 +280,7 @@ def methods_table(
     lengths are compared per token of a completion. `prompt_cosine`: mean of single prompts'
     cosines. `noise`: trace of the covariance of one sample's share, over ‖mean update‖². A batch
     of n samples a prompt then has a cosine of about cosine/√(1 + noise/n); `batch_cosine` is that
-    for one group, `drawn_cosine` the mean of BATCHES batches of that size, `samples` the n for a
+    for one group, `drawn_cosine` the mean of `batches` of that size, `samples` the n for a
     cosine of .9, None where none is enough. `limit` marks a large batch's limit. Redrawn samples
     count.
     """
@@ -281,7 +294,7 @@ def methods_table(
         by_prompt, _ = alignment(mean, truth.flatten(1))
         used = sum(draws(method, prompt.value, G) for prompt in prompts) / len(prompts)
         noise = used * G * (square / mean.square().sum().item() - 1)
-        drawn = torch.stack([drawn_update(method, prompts, G, generator) for _ in range(BATCHES)])
+        drawn = torch.stack([drawn_update(method, prompts, G, generator) for _ in range(batches)])
         rows.append({
             "method": name, "cosine": cosine, "prompt_cosine": by_prompt.mean().item(),
             "length": length, "noise": noise,

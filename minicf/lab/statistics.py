@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+SAMPLES = (8, 16, 64)  # completions a prompt that the sampled predictors are given
 PREDICTORS = {  # of the gain, from an entry: readiness and what might do as well
     "readiness": lambda entry: entry["readiness"],
     "signal": lambda entry: entry["signal"],
@@ -11,6 +12,11 @@ PREDICTORS = {  # of the gain, from an entry: readiness and what might do as wel
     "p(1 − p)": lambda entry: entry["success"] * (1 - entry["success"]),
     "1 − p": lambda entry: 1 - entry["success"],
     "loss": lambda entry: entry["loss"],
+}
+SAMPLED_PREDICTORS = {  # the same from samples, which any model allows
+    f"{name} of {G}": lambda entry, key=key, G=G: entry["sampled"][str(G)][key]
+    for name, key in (("readiness", "readiness"), ("reward std", "reward_std"))
+    for G in SAMPLES
 }
 
 
@@ -40,14 +46,16 @@ def ranking(entries: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
     """Each predictor's rank correlation with the real gain, and its pick's share of the best gain.
 
     result[pool][predictor] = {"rank": …, "pick": …}; a pool is one corpus alone, or all: "pooled".
+    Predictors from samples are included where the entries have `sampled`.
     """
+    predictors = PREDICTORS | (SAMPLED_PREDICTORS if "sampled" in entries[0] else {})
     corpora = list(dict.fromkeys(entry["corpus"] for entry in entries))
     result: dict[str, dict[str, dict[str, float]]] = {}
     for pool in [*corpora, "pooled"]:
         some = [entry for entry in entries if pool in (entry["corpus"], "pooled")]
         gain = torch.tensor([entry["gain"] for entry in some])
         result[pool] = {}
-        for name, predict in PREDICTORS.items():
+        for name, predict in predictors.items():
             x = torch.tensor([predict(entry) for entry in some])
             rank = rank_correlation(x, gain) if len(some) > 1 else 0.0
             result[pool][name] = {"rank": rank, "pick": pick_share(x, gain)}

@@ -7,7 +7,6 @@ import torch
 from ..env import SumGame
 from ..gpt import GPT
 from ..rollout import sample
-from .statistics import PREDICTORS
 
 
 def table(rows: list[dict], columns: dict[str, str]) -> str:
@@ -36,7 +35,7 @@ def ranking_table(ranks: dict) -> str:
     rows = [
         {"predictor": name}
         | {f"{pool} {kind}": ranks[pool][name][kind] for pool in ranks for kind in ("rank", "pick")}
-        for name in PREDICTORS
+        for name in ranks["pooled"]
     ]
     title = "Rank correlation with the gain, and the pick's share of the best gain"
     columns = {key: "" if key == "predictor" else ".2f" for key in rows[0]}
@@ -124,6 +123,7 @@ def claims_table(rows: list[dict]) -> str:
     """Claims, what was measured, and verdicts."""
     shown = [
         {"claim": row["claim"], "measured": f"{row['measured']:.3g}"}
+        | ({"interval": "{:.3g} to {:.3g}".format(*row["interval"])} if "interval" in row else {})
         | {"threshold": f"{row['relation']} {row['threshold']:g}"}
         | {"holds": "yes" if row["holds"] else "NO", "statement": row["statement"]}
         for row in rows
@@ -137,11 +137,35 @@ def claims_table(rows: list[dict]) -> str:
 def study_table(ranks: dict, kind: str) -> str:
     """Mean and interval of each predictor's `kind` ("rank" or "pick"), pool by pool."""
     rows = []
-    for name in PREDICTORS:
+    for name in ranks["pooled"]:
         cells = {pool: ranks[pool][name][kind] for pool in ranks}
-        shown = {pool: f"{m:.2f} [{low:.2f}, {high:.2f}]" for pool, (m, low, high) in cells.items()}
-        rows.append({kind: name} | shown)
+        rows.append({kind: name} | {pool: interval_text(*cells[pool]) for pool in cells})
     return table(rows, dict.fromkeys(rows[0], ""))
+
+
+def interval_text(mean: float, low: float, high: float) -> str:
+    """A mean and its interval, "-" for nan."""
+    return "-" if math.isnan(mean) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def study_report(report: dict) -> str:
+    """The study's answers, question by question."""
+    titles = {
+        "rank": "Does readiness rank checkpoints? Rank correlation with the real gain, by corpus",
+        "pick": "Does it pick one to start from? Share of the best gain",
+        "methods": "The leaderboard",
+        "critic": "Is a critic worth having? Final success and noise, by samples a prompt",
+        "switch": "When should RL start, on one budget? Final success by pretraining steps",
+        "reach": "Sharpen or expand? pass@k and different right answers before and after RL",
+        "held_out": "Does it carry over? GRPO on 21 prompts, success on the other 7",
+        "claims": "Verdicts over the seeds; thresholds were fixed before these seeds ran",
+    }
+    answers, ranks = report["answers"], report["ranks"]
+    tables = {"rank": study_table(ranks, "rank"), "pick": study_table(ranks, "pick")}
+    tables |= {name: table(answers[name], dict.fromkeys(answers[name][0], ""))
+               for name in ("methods", "critic", "switch", "reach", "held_out")}  # fmt: skip
+    tables["claims"] = claims_table(report["claims"])
+    return "\n\n".join(f"{title}\n{tables[name]}" for name, title in titles.items())
 
 
 def print_report(report: dict) -> None:

@@ -24,7 +24,7 @@ from minicf.env import SumGame
 from minicf.exact import distinct_solutions, success
 from minicf.lab.audit import audit, control
 from minicf.lab.claims import claims, starting_point
-from minicf.lab.family import family
+from minicf.lab.family import PROMPTS, family
 from minicf.lab.policies import (
     AUDIT_STEPS, CORPORA, load_checkpoint, new_policy, small_policies, weights_of
 )  # fmt: skip
@@ -62,6 +62,7 @@ class Config:
     group_size: int = option(8, "completions sampled per prompt and rollout", least=2)
     learning_rate: float = option(1e-3, "peak learning rate of RL", least=1e-9)
     audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", least=1)
+    counted: int = option(3, "prompts at which methods are counted exactly, at most 3", least=1)
     study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", least=0)
 
     def __post_init__(self):
@@ -70,6 +71,8 @@ class Config:
             raise ValueError(f"--max-terms must be at most 5, not {self.max_terms}")
         if self.audits > len(AUDIT_STEPS):
             raise ValueError(f"--audits must be at most {len(AUDIT_STEPS)}, not {self.audits}")
+        if self.counted > len(PROMPTS):
+            raise ValueError(f"--counted must be at most {len(PROMPTS)}, not {self.counted}")
         if self.checkpoints > self.pretrain_steps:
             most = f"--pretrain-steps {self.pretrain_steps}"
             raise ValueError(f"--checkpoints must be at most {most}, not {self.checkpoints}")
@@ -83,7 +86,7 @@ class Config:
 
 FAST = dict(
     out="runs/fast", max_terms=2, d_model=32, pretrain_steps=200, checkpoints=4, gain_steps=10,
-    gain_seeds=1, rl_steps=40, learning_rate=3e-3, audits=1,
+    gain_seeds=1, rl_steps=40, learning_rate=3e-3, audits=1, counted=1,
 )  # fmt: skip
 
 
@@ -165,7 +168,8 @@ def audit_unit(config: Config, name: str) -> dict:
 def family_unit(config: Config, name: str) -> dict:
     """Bias and noise of every method, stale data and the KL's place (C9), past the beginning."""
     policies, env, generator = small_policies(config)
-    return family({step: policies[step] for step in policies if step >= 100}, env, generator)
+    policies = {step: policies[step] for step in policies if step >= 100}
+    return family(policies, env, PROMPTS[: config.counted], generator)
 
 
 # The story.

@@ -40,12 +40,11 @@ def loop_loss(batch, low, high, aggregate, ratio, surrogate):
             if surrogate == "cispo":
                 objective, cut = clipped * A * logprobs[b, t], clipped != rho.item()
             else:
-                cut = (rho > 1 + high and A > 0) or (rho < 1 - low and A < 0)
+                cut = bool(A > 0 and rho > 1 + high or A < 0 and rho < 1 - low)
                 objective = clipped * A if cut else rho * A
             total = total - objective * share[aggregate]
-            each = {"ratio": rho.item(), "clip_fraction": cut}
-            each["approx_kl"] = rho.item() - 1 - logratio.item()
-            for name, value in each.items():
+            approx_kl = (rho - 1 - logratio).item()
+            for name, value in zip(stats, (rho.item(), cut, approx_kl)):
                 stats[name] += value * share[ratio]
     return total, stats
 
@@ -101,7 +100,9 @@ def test_the_sequence_ratio_is_of_the_mean_and_clips_whole_completions():
     logratio = torch.tensor([[1.0, -1.0, 0.0], [0.6, 0.0, 9.9]], requires_grad=True)
     old, A = torch.full((2, 3), -2.0), torch.tensor([1.0, 1.0])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    loss, stats = clipped_surrogate(old + logratio, old, A, mask, (0.2, 0.2), "sequence", "sequence")
+    loss, stats = clipped_surrogate(
+        old + logratio, old, A, mask, aggregate="sequence", ratio="sequence"
+    )
     assert loss.item() == pytest.approx(-(1 + 1.2) / 2)
     assert stats["ratio"].item() == pytest.approx((1 + math.exp(0.3)) / 2)
     assert stats["clip_fraction"].item() == 0.5  # the second, whole

@@ -1,6 +1,8 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from minicf.costate import empirical_costates
 from minicf.exact import success
 from minicf.readiness import (
-    headroom, measure, pass_at_k, readiness, sampled_signal, signal
+    headroom, measure, pass_at_k, readiness, sampled_readiness, sampled_signal, signal
 )  # fmt: skip
 from minicf.rollout import sample
 from minicf.tap import tap
@@ -112,7 +114,39 @@ def test_the_noise_bias_is_removed(trained, env, generator):
     torch.testing.assert_close(sampled_signal(trained, rows), expected)
 
 
+def test_readiness_from_samples_against_the_exact_one(trained, env, generator):
+    """8,000 completions of each of two prompts: every part within a tenth."""
+    prompts = env.prompts[[4, 11]]
+    rollout = sample(trained, env, prompts, 8000, generator)
+    found = sampled_readiness(trained, env, rollout)
+    p = success(trained, env, prompts)
+    assert found["headroom"] == pytest.approx(headroom(p).item(), rel=0.1)
+    assert found["signal"] == pytest.approx(signal(trained, env, prompts).item(), rel=0.1)
+    assert found["reward_std"] == pytest.approx((p * (1 - p)).sqrt().mean().item(), rel=0.1)
+    assert found["readiness"] == found["signal"] * found["headroom"]
+
+
+def test_readiness_from_samples_in_small_numbers(trained, env, generator):
+    """k is at most G, where pass@k is whether one of the group is right; the verifier decides."""
+    rollout = sample(trained, env, env.prompts, 4, generator)
+    found = sampled_readiness(trained, env, rollout)
+    groups = rollout.rewards.view(-1, 4)
+    expected = groups.amax(1).mean() - groups.mean()
+    assert found["headroom"] == pytest.approx(expected.item())
+    assert found["signal"] == sampled_signal(trained, rollout).item()
+    shaped = replace(rollout, rewards=rollout.rewards - 0.3)
+    assert sampled_readiness(trained, env, shaped) == found
+    at_two = sampled_readiness(trained, env, rollout, k=2)["headroom"]
+    assert 0 < at_two < found["headroom"]
+
+
 def test_bad_input_is_refused(trained, env, generator):
+    one = sample(trained, env, env.prompts, 1, generator)
+    with pytest.raises(ValueError, match="at least 2 completions a prompt, not 1"):
+        sampled_readiness(trained, env, one)
+    half = SimpleNamespace(reward=lambda prompts, completions: torch.full((len(prompts),), 0.5))
+    with pytest.raises(ValueError, match="rewards of 0 and 1"):
+        sampled_readiness(trained, half, sample(trained, env, env.prompts, 2, generator))
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         headroom(torch.tensor([0.5]), 0)
     with pytest.raises(ValueError, match="p must hold probabilities"):

@@ -24,7 +24,8 @@ from minicf.training import METHODS, Method
 
 TINY = (
     "--max-terms 2 --d-model 8 --n-layer 1 --n-head 2 --pretrain-steps 20 --checkpoints 2"
-    " --gain-steps 2 --gain-seeds 1 --rl-steps 3 --group-size 2 --audits 1 --jobs 2 --device cpu"
+    " --gain-steps 2 --gain-seeds 1 --rl-steps 3 --group-size 2 --audits 1 --counted 1 --jobs 2"
+    " --device cpu"
 ).split()
 
 
@@ -125,7 +126,7 @@ def test_the_whole_story_in_one_command(finished):
     found = json.loads((folder / "report.json").read_text())
     assert set(found) == {
         "config", "versions", "seconds", "pretraining", "readiness", "rank_correlation",
-        "leaderboard", "costates", "control", "claims",
+        "leaderboard", "family", "costates", "control", "claims",
     }  # fmt: skip
     assert {row["method"] for row in found["leaderboard"]} == set(METHODS)
     row_keys = {"method", "seed", "curve", "success", "samples", "seconds", "distinct", "alignment"}
@@ -134,7 +135,7 @@ def test_the_whole_story_in_one_command(finished):
     keys = {"corpus", "step", "loss", "success", "pass_at_k", "signal", "headroom", "readiness"}
     assert all(keys | {"reward_std", "gain"} <= set(row) for row in found["readiness"])
     names = {row["claim"] for row in found["claims"]}
-    assert names == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7", "C8"}
+    assert names == {"C1", "C2", "C3", "C4", "C5", "C5b", "C6", "C7", "C8", "C9"}
     for row in found["claims"]:
         assert row["statement"] in result.stdout
     drawn = {path.name for path in (folder / "figures").iterdir()}
@@ -212,9 +213,16 @@ def test_a_study_over_seeds():
     expected = itertools.product((5, 6), ("GRPO", "Dr. GRPO"), (2, 64))
     assert runs == set(expected) and len(study["alignment"]) == len(runs)
     assert all("alignment" in row["curve"][-1] for row in study["alignment"])
-    assert (folder / "figures" / "alignment.png").exists()
-    mean, low, high = study["ranks"]["pooled"]["readiness"]["rank"]
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"alignment", "predictors", "switch", "critic", "reach", "held_out"} <= drawn
+    mean, low, high = study["ranks"]["pooled"]["readiness of 8"]["rank"]
     assert low <= mean <= high
+    assert {row["corpus"] for row in study["switch"]} == {"clean", "wrong"}
+    assert {row["group_size"] for row in study["critic"]} == {1, 2}
+    assert study["digest"] == runner.study_digest()
+    assert {"reach", "held_out", "noise", "family", "checkpoints", "answers"} <= set(study)
+    for row in study["claims"]:
+        assert row["statement"] in result.stdout and "certain" in row
 
 
 def test_the_order_of_methods_changes_no_curve(finished, tmp_path):
@@ -224,7 +232,7 @@ def test_the_order_of_methods_changes_no_curve(finished, tmp_path):
     config = parse(*TINY, "--out", folder)
     rows = {row["method"]: row for row in report(finished[1])["leaderboard"]}
     start = claims.starting_point(report(finished[1])["readiness"])
-    again = train.method_unit(config, "method RLOO of 2", start, "RLOO", 2)["row"]
+    again = train.method_unit(config, "method RLOO of 2", "clean", start, "RLOO", 2)["row"]
     assert without_timings(runner.strict(again)) == rows["RLOO"]
 
 
@@ -235,7 +243,8 @@ def test_a_row_added_to_the_methods_runs_through_everything(finished, tmp_path, 
     monkeypatch.setitem(METHODS, "Mine", Method("a reader", baseline="mean", aggregate="token"))
     found = in_memory(json.loads((finished[1] / "report.json").read_text()))
     start = claims.starting_point(found["readiness"])
-    row = train.method_unit(parse(*TINY, "--out", folder), "mine", start, "Mine", 2)["row"]
+    config = parse(*TINY, "--out", folder)
+    row = train.method_unit(config, "mine", "clean", start, "Mine", 2)["row"]
     found["leaderboard"].append(row)
     found["claims"] = claims.claims(found)
     tables.print_report(found)
@@ -265,7 +274,9 @@ def test_a_row_added_to_the_methods_runs_through_everything(finished, tmp_path, 
         (["--learning-rate", "0"], "--learning-rate must be at least"),
         (["--jobs", "0"], "--jobs must be at least 1, not 0"),
         (["--audits", "9"], "--audits must be at most 3, not 9"),
+        (["--counted", "4"], "--counted must be at most 3, not 4"),
         (["--study", "-1"], "--study must be at least 0, not -1"),
+        (["--study", "1"], "--study must be at least 2"),
         (["--gain-seeds", "0"], "--gain-seeds must be at least 1, not 0"),
         (["--device", "tpu"], "--device must be auto or one of cpu"),
         (["--out", "/proc/none"], "/proc/none"),
@@ -328,4 +339,8 @@ def test_claims_report_what_does_not_hold(finished):
         row["success"] = 0.9 if row["method"] == "PPO with critic" else 0.1
         row["alignment"] = row["curve"][-1]["alignment"] = 0.1
     worse["costates"]["backward_pass"]["token"] = 1.0
+    for row in worse["family"]["methods"] + worse["family"]["staleness"]:
+        row["cosine"] = 0.5
+    for row in worse["family"]["leash"]:
+        row["kl_length"] = 2.0
     assert not any(row["holds"] for row in claims.claims(worse))

@@ -30,7 +30,7 @@ from ..training import (
 )  # fmt: skip
 
 GROUP_SIZE = 8
-PROMPTS = [3, 9, 15]  # the targets asked about
+PROMPTS = [9, 3, 15]  # the targets asked about
 LAGS = (0, 1, 2, 4, 8)
 LEARNING_RATE = 1e-3  # of the steps between the policy that sampled and the policy of now
 
@@ -442,14 +442,16 @@ def leash_rows(left: dict[str, Tensor]) -> list[dict]:
     return rows
 
 
-def family(policies: dict[int, GPT], env: SumGame, generator: torch.Generator) -> dict[str, list]:
-    """C9 for policies in float64 by pretraining step, at PROMPTS.
+def family(
+    policies: dict[int, GPT], env: SumGame, targets: list[int], generator: torch.Generator
+) -> dict[str, list]:
+    """C9 for policies in float64 by pretraining step, at the prompts of some targets.
 
     `methods`: see methods_table. `staleness`: rows of a surrogate's mean gradient beside that of
     today's J, by `lag`, the number of exact updates since the policy that sampled. `leash`: of the
     policy after the largest lag to the one before. Each has `step`.
     """
-    prompts, texts = env.prompts[PROMPTS], every_text(env)
+    prompts, texts = env.prompts[targets], every_text(env)
     methods = {name: method for name, method in METHODS.items() if method.sampled}
     result = {"methods": [], "staleness": [], "leash": []}
     for step, policy in policies.items():

@@ -59,7 +59,117 @@ def of_demonstration(report: dict) -> dict[str, Figure]:
 
 def of_study(report: dict) -> dict[str, Figure]:
     """Every figure of a study, by name."""
-    return {"alignment": alignment_by_group(report["alignment"])}
+    return {
+        "alignment": alignment_by_group(report["alignment"]),
+        "predictors": predictors(report["ranks"]["pooled"]),
+        "switch": switch(report["switch"]),
+        "critic": critic(report["critic"]),
+        "reach": reach(report["reach"], report["draws"]),
+        "held_out": held_out(report["held_out"]),
+        "staleness": staleness(report["family"]["staleness"]),
+        "leash": leash(report["family"]["leash"]),
+    }
+
+
+def predictors(pooled: dict) -> Figure:
+    """Each predictor's rank correlation with the gain and its pick: means, intervals over seeds."""
+    names = list(pooled)[::-1]
+    figure, axes = panels("Ranks the checkpoints", "Picks one", width=5.4, height=4.6)
+    for axis, kind in zip(axes, ("rank", "pick")):
+        for height, name in enumerate(names):
+            mean, low, high = pooled[name][kind]
+            if mean is not None and mean == mean:
+                color = RED if name.startswith("readiness") else GREY
+                axis.plot([low, high], [height] * 2, color=color, linewidth=3, alpha=0.5)
+                axis.plot(mean, height, "o", color=color)
+        axis.set(yticks=range(len(names)), ylim=(-0.6, len(names) - 0.4))
+    axes[0].set(xlabel="rank correlation with the real gain", yticklabels=names)
+    axes[1].set(xlabel="its pick's share of the best gain", yticklabels=[""] * len(names))
+    figure.suptitle("What predicts the gain of RL? Over corpora; 95 % intervals over seeds")
+    return figure
+
+
+def switch(rows: list[dict]) -> Figure:
+    """Final success of one budget by the step at which RL takes over; bands: seeds' range."""
+    corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    figure, axes = panels(*(f"{corpus} corpus" for corpus in corpora), height=3.4)
+    for axis, corpus in zip(axes, corpora):
+        curves: dict[int, list[dict]] = {}
+        for row in rows:
+            if row["corpus"] == corpus:
+                curves.setdefault(row["seed"], []).append(row)
+        _band(axis, list(curves.values()), "before", GREY, "before RL")
+        _band(axis, list(curves.values()), "success", RED, "in the end")
+        picked = [max(curve, key=lambda row: row["readiness"]) for curve in curves.values()]
+        axis.plot(
+            [row["step"] for row in picked], [row["success"] for row in picked], "o", color=BLUE,
+            fillstyle="none", label="readiness' pick, a dot a seed",
+        )  # fmt: skip
+        axis.set(xlabel="steps of pretraining before RL takes over", ylim=(0, 1.03))
+    axes[0].set_ylabel("exact success, mean over prompts")
+    axes[0].legend(frameon=False, loc="lower right", fontsize=9)
+    budget = max(row["step"] for row in rows)
+    figure.suptitle(f"When should RL start? Every run costs as much as {budget} pretraining steps")
+    return figure
+
+
+def critic(rows: list[dict]) -> Figure:
+    """Final success of each baseline by samples a prompt; a dot a seed, a bar their mean."""
+    sizes = sorted({row["group_size"] for row in rows}, reverse=True)
+    names = list(dict.fromkeys(row["method"] for row in rows))[::-1]
+    titles = [f"{size} sample{'s' if size > 1 else ''} a prompt" for size in sizes]
+    figure, axes = panels(*titles, width=4.2, height=3.2)
+    for axis, size in zip(axes, sizes):
+        for height, name in enumerate(names):
+            values = [row["success"] for row in rows
+                      if (row["group_size"], row["method"]) == (size, name)]  # fmt: skip
+            if values:
+                color = BLUE if "exact" in name else ORANGE if "learned" in name else GREY
+                axis.plot(values, [height] * len(values), "o", color=color, alpha=0.4)
+                mean = sum(values) / len(values)
+                axis.plot([mean] * 2, [height - 0.3, height + 0.3], color=color, linewidth=3)
+        axis.set(yticks=range(len(names)), yticklabels=[""] * len(names), xlabel="final success")
+    axes[0].set_yticklabels(names)
+    figure.suptitle("What is a critic worth? Only the baseline differs")
+    return figure
+
+
+def reach(rows: list[dict], ks: list[int]) -> Figure:
+    """Exact pass@k and different right answers in k samples, before and after RL; over seeds."""
+    corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, len(corpora), sharex=True, squeeze=False)
+    for column, corpus in enumerate(corpora):
+        for method in ("before RL", "REINFORCE", "GRPO", "DAPO", "MaxRL"):
+            some = [r for r in rows if (r["corpus"], r["method"]) == (corpus, method)]
+            style = {"color": "black", "linewidth": 2.5} if method == "before RL" else None
+            for axis, key in zip(axes[:, column], ("pass_at_k", "coverage")):
+                mean = [sum(values) / len(some) for values in zip(*(row[key] for row in some))]
+                axis.plot(ks, mean, label=method, **(style or method_style(method)))
+        axes[0, column].set_title(f"{corpus} corpus", loc="left", fontsize=11)
+        axes[1, column].set(xlabel="k samples", xscale="log")
+    axes[0, 0].set_ylabel("pass@k")
+    axes[1, 0].set_ylabel("different right answers found")
+    axes[0, 0].legend(frameon=False, fontsize=9)
+    for axis in axes.flatten():
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Does RL sharpen or expand? Exact, mean over prompts and seeds")
+    return figure
+
+
+def held_out(rows: list[dict]) -> Figure:
+    """Success along GRPO on the prompts it trains on and on those it never sees; seeds' range."""
+    starts = list(dict.fromkeys(row["start"] for row in rows))
+    figure, axes = panels(*(f"from pretraining step {start}" for start in starts), height=3.4)
+    for axis, start in zip(axes, starts):
+        curves = [row["curve"] for row in rows if row["start"] == start]
+        _band(axis, curves, "success", BLUE, "21 prompts trained on")
+        _band(axis, curves, "held_out", RED, "7 prompts never seen")
+        axis.set(xlabel="rollout", ylim=(0, 1.03))
+    axes[0].set_ylabel("exact success, mean over prompts")
+    axes[0].legend(frameon=False, loc="lower right", fontsize=9)
+    figure.suptitle("Does what RL teaches carry over to other prompts?")
+    return figure
 
 
 def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> Figure:

@@ -6,6 +6,7 @@ continues where it was stopped.
 """
 
 import argparse
+import ast
 import dataclasses
 import hashlib
 import json
@@ -123,6 +124,38 @@ def identity(config) -> dict:
     constants = {name.lower(): getattr(training, name) for name in names}
     code = {"torch": torch.__version__, "code": digest.hexdigest()[:16]}
     return json.loads(json.dumps(chosen | constants | code))
+
+
+MAKE_THE_STUDY = (
+    "gpt", "env", "tap", "rollout", "ppo", "grpo", "critic", "exact", "costate", "training",
+    "readiness", "lab/policies", "lab/study",
+)  # fmt: skip
+
+
+def study_digest() -> str:
+    """Of the code that computes the study; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name in MAKE_THE_STUDY:
+        source = (ROOT / "minicf" / f"{name}.py").read_text()
+        digest.update(repr(syntax(ast.parse(source))).encode())
+    return digest.hexdigest()[:16]
+
+
+def syntax(node) -> object:
+    """A syntax tree as nested lists, without docstrings and places."""
+    if isinstance(node, list):
+        kept = [each for each in node if not _is_text(each)]
+        return [syntax(each) for each in kept]
+    if not isinstance(node, ast.AST):
+        return node
+    there = [(key, value) for key, value in ast.iter_fields(node) if value not in (None, [])]
+    fields = [[key, syntax(value)] for key, value in there]
+    return [type(node).__name__, fields]
+
+
+def _is_text(node) -> bool:
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
 
 
 def unit_path(config, name: str) -> Path:

@@ -24,7 +24,9 @@ from ..training import METHODS, improve, pretrain
 from .claims import starting_point
 from .family import BASELINES, PROMPTS, enumerate_prompt, every_text, methods_table
 from .policies import CORPORA, load_checkpoint, new_policy, small_policies
-from .runner import Units, draw, generator_of, identity, load, strict, write_json
+from .runner import (
+    Units, draw, generator_of, identity, load, strict, study_digest, write_json
+)  # fmt: skip
 from .answers import answers
 from .statistics import ranking
 from .tables import study_report
@@ -59,7 +61,8 @@ def critic_unit(config, name: str, step: int, baseline: str, group_size: int) ->
 def noise_unit(config, name: str) -> dict:
     """Exact noise of each of BASELINES, on the small policies, by group size."""
     policies, env, generator = small_policies(config)
-    texts, prompts, rows = every_text(env), env.prompts[PROMPTS], []
+    prompts = env.prompts[PROMPTS[: config.counted]]
+    texts, rows = every_text(env), []
     for step in (step for step in policies if step >= 100):
         policy = policies[step]
         each = [enumerate_prompt(policy, env, prompt, texts) for prompt in prompts]
@@ -205,7 +208,7 @@ def study(config, units: Units, **story: Callable) -> None:
     report = {
         "command": f"python train.py --study {config.study} --seed {config.seed}"
         + f" --gain-seeds {config.gain_seeds}",
-        "config": identity(config),
+        "config": identity(config), "digest": study_digest(), "draws": list(DRAWS),
         "checkpoints": [], "ranks": [], "leaderboard": [], "critic": [], "noise": [],
         "alignment": [], "reach": [], "held_out": [], "switch": [], "family": {},
     }  # fmt: skip

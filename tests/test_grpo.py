@@ -183,7 +183,8 @@ def test_grpo_loss_is_the_surrogate_plus_the_penalty(
 
 @pytest.fixture(scope="module")
 def every(trained, env):
-    """Of one prompt: policy, its log-probabilities (M, T) with graph, the copy's, mask, chances."""
+    """Policy, all M completions of a prompt, their log-probabilities (M, T) under it, with graph,
+    and under the copy, 0 after the stop; their probabilities (M,)."""
     prompt, reference = env.prompts[9], copy.deepcopy(trained)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

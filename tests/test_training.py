@@ -250,12 +250,12 @@ def test_every_method_improves_the_policy(method, trained, env):
         assert abs(entry["alignment"]) < 1 + 1e-6 and abs(entry["prompt_alignment"]) < 1 + 1e-6
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])  # seed 0 is above
 @pytest.mark.parametrize("method", ["DAPO", "GSPO", "CISPO", "MaxRL"])
 def test_the_younger_methods_improve_the_policy_on_other_seeds(method, seed, trained, env):
-    """RISE."""
+    """Over ten seeds GSPO rose least, by .085 to .131, and DAPO most, by .156 to .171."""
     policy, generator = copy.deepcopy(trained).float(), torch.Generator().manual_seed(seed)
-    history = improve(policy, env, method, 25, generator, 8, 5e-3, evaluate_every=25)
+    history = improve(policy, env, method, 30, generator, 16, 5e-3, evaluate_every=30)
     assert history[-1]["success"] > history[0]["success"] + 0.05
 
 
@@ -414,12 +414,13 @@ def test_without_redraws_groups_are_a_plain_sample(trained, env, generator):
 
 
 @pytest.mark.parametrize("redraws", [1, 2, 5])
-def test_dead_prompts_alone_are_drawn_anew_each_into_its_own_rows(redraws, trained, env, generator):
+def test_dead_prompts_alone_are_drawn_anew_each_into_its_own_rows(redraws, trained, env):
     """Replayed with a generator in the same state; groups of two, so that some are all right."""
+    generator, replay = (torch.Generator().manual_seed(2) for _ in range(2))
     rollout, drawn = sample_groups(trained, env, env.prompts, 2, generator, redraws)
-    replay = torch.Generator().manual_seed(0)
     now = sample(trained, env, env.prompts, 2, replay)
-    expected, dead = [of_prompt(now, q) for q in range(19)], [q for q in range(19) if is_dead(now, q)]
+    expected = [of_prompt(now, q) for q in range(19)]
+    dead = [q for q in range(19) if is_dead(now, q)]
     assert {expected[q]["rewards"][0].item() for q in dead} == {0.0, 1.0} and len(dead) < 19
     count = 19
     for _ in range(redraws):
@@ -552,21 +553,23 @@ def test_the_kl_is_in_the_loss_or_in_the_reward_and_logged_in_both(place, estima
         assert torch.equal(loss, plain) and torch.equal(*gradients)
 
 
-def test_a_leash_keeps_the_policy_near_its_start(trained, env):
-    """Of the wrong sign, it would drive the policy away; to the moving policy, leave it free."""
-    far, start, some = {}, copy.deepcopy(trained).float(), env.prompts[[3, 9]]
-    for place, kl_coef in (("loss", 0.0), ("loss", 1.0), ("reward", 1.0)):
-        policy, generator = copy.deepcopy(start), torch.Generator().manual_seed(1)
+def test_a_leash_keeps_the_policy_near_its_start():
+    """Of the wrong sign, it would drive the policy away; to the moving policy, leave it free.
+
+    Exact KL, mean over the prompts of a world of one term: over ten seeds .19 to 1.5 free, and at
+    most .03 held.
+    """
+    world, far = SumGame(1), {}
+    start = make_policy(world, spread=0.1, dtype=torch.float32)
+    for place, kl_coef in (("loss", 0.0), ("loss", 0.3), ("reward", 0.3)):
+        policy, generator = copy.deepcopy(start), torch.Generator().manual_seed(4)
         method = replace(METHODS["Dr. GRPO"], kl_coef=kl_coef, kl_place=place)
-        history = improve(
-            policy, env, method, 15, generator, 32, 1e-2, evaluate_every=5, prompts=some
-        )
-        far[place, kl_coef] = kl(policy, start, env, some[:1]).item()
+        history = improve(policy, world, method, 12, generator, 8, 1e-2, evaluate_every=6)
+        far[place, kl_coef] = kl(policy, start, world).mean().item()
         for entry in history[1:]:
             assert entry["kl"] > 0 if kl_coef else "kl" not in entry
-    print(far)
     free = far.pop(("loss", 0.0))
-    assert all(near < free / 3 for near in far.values())
+    assert all(0 < near < free / 5 for near in far.values())
 
 
 # C8: what training itself leaves on the prompts' activations.

@@ -196,10 +196,21 @@ def write_json(path: Path, thing) -> None:
     write(path, lambda path: path.write_text(text))
 
 
+def write_rows(path: Path, report: dict) -> None:
+    """Write a report of many rows, each on a line of its own."""
+    parts = []
+    for key, value in report.items():
+        rows = [json.dumps(row) for row in value] if isinstance(value, list) else None
+        text = json.dumps(value) if rows is None else "[\n  " + ",\n  ".join(rows) + "\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
+    write(path, lambda path: path.write_text(text))
+
+
 def strict(thing, digits: int | None = None):
-    """A report without nan, and with `digits` digits after the point if asked."""
+    """A report without nan, and with that many significant digits if asked."""
     if isinstance(thing, float):
-        return None if math.isnan(thing) else round(thing, digits) if digits else thing
+        return None if math.isnan(thing) else float(f"{thing:.{digits}g}") if digits else thing
     if isinstance(thing, dict):
         return {key: strict(value, digits) for key, value in thing.items()}
     return [strict(value, digits) for value in thing] if isinstance(thing, list) else thing

@@ -25,7 +25,7 @@ from .claims import starting_point
 from .family import BASELINES, PROMPTS, enumerate_prompt, every_text, methods_table
 from .policies import CORPORA, load_checkpoint, new_policy, small_policies
 from .runner import (
-    Units, draw, generator_of, identity, load, strict, study_digest, write_json
+    Units, draw, generator_of, identity, load, strict, study_digest, write_rows
 )  # fmt: skip
 from .answers import answers
 from .statistics import ranking
@@ -34,6 +34,7 @@ from .tables import study_report
 ALIGNED_METHODS = ("GRPO", "Dr. GRPO")
 LARGE_GROUP = 64  # beside the group size of the leaderboard
 SMALL_GROUP = 2  # beside it, where baselines are compared
+SINGLE = ("batch mean", "learned critic", "exact critic, λ = .95")  # with 1 sample a prompt
 SWITCHES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the budget, given to pretraining
 SWITCH_CORPORA = ("clean", "wrong")
 BATCH_SIZE = 128  # of pretraining, whose default it is
@@ -175,8 +176,7 @@ def units_of_seed(config, entries: list[dict], story: dict[str, Callable]) -> di
     critics = [
         (config, f"critic {baseline} of {size}", critic_unit, start, baseline, size)
         for size in sorted({config.group_size, SMALL_GROUP, 1}, reverse=True)
-        for baseline in BASELINES
-        if not (size == 1 and baseline == "group mean")
+        for baseline in (BASELINES if size > 1 else SINGLE)
     ]
     return {
         "family": [(config, "family", story["family_unit"])],
@@ -206,8 +206,7 @@ def study(config, units: Units, **story: Callable) -> None:
     units.pool.shutdown()
 
     report = {
-        "command": f"python train.py --study {config.study} --seed {config.seed}"
-        + f" --gain-seeds {config.gain_seeds}",
+        "command": f"python train.py --study {config.study} --seed {config.seed}",
         "config": identity(config), "digest": study_digest(), "draws": list(DRAWS),
         "checkpoints": [], "ranks": [], "leaderboard": [], "critic": [], "noise": [],
         "alignment": [], "reach": [], "held_out": [], "switch": [], "family": {},
@@ -230,7 +229,7 @@ def study(config, units: Units, **story: Callable) -> None:
             report["family"][key] += [{"seed": each.seed} | row for row in some]
     report |= answers(report)
     stored = strict(report, digits=4)
-    write_json(Path(config.out, "study.json"), stored)
+    write_rows(Path(config.out, "study.json"), stored)
     draw(config.out, stored)
     print(study_report(report))
 

@@ -23,7 +23,7 @@ import torch
 from minicf.env import SumGame
 from minicf.exact import distinct_solutions, success
 from minicf.lab.audit import audit, control
-from minicf.lab.claims import claims, starting_point
+from minicf.lab.claims import claims, count_verdicts, starting_point, stored_study
 from minicf.lab.family import PROMPTS, family
 from minicf.lab.policies import (
     AUDIT_STEPS, CORPORA, load_checkpoint, new_policy, small_policies, weights_of
@@ -33,7 +33,7 @@ from minicf.lab.runner import (
 )  # fmt: skip
 from minicf.lab.statistics import SAMPLES, ranking
 from minicf.lab.study import rollouts_left, study
-from minicf.lab.tables import examples, print_report
+from minicf.lab.tables import counts_table, examples, print_report
 from minicf.readiness import measure, sampled_readiness
 from minicf.rollout import sample
 from minicf.training import METHODS, improve, pretrain
@@ -64,6 +64,7 @@ class Config:
     audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", least=1)
     counted: int = option(3, "prompts at which methods are counted exactly, at most 3", least=1)
     study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", least=0)
+    verdicts: int = option(0, "seeds on which to count this run's verdicts, likewise", least=0)
 
     def __post_init__(self):
         check_options(self)
@@ -205,6 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
                 method_units=method_units, family_unit=family_unit,
             )  # fmt: skip
             return
+        if config.verdicts:
+            print(counts_table(count_verdicts(config, units, audit_unit, family_unit)))
+            return
         world = SumGame(config.max_terms)
         answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)
         print(f"World: {len(world.prompts)} prompts such as 12=, {answers:,} right answers in all.")
@@ -238,7 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
             "costates": audited["costates"],
             "control": audited["control"],
         }  # fmt: skip
-        report["claims"] = claims(report)
+        stored, report["study"] = stored_study(report["config"])
+        report["claims"] = claims(report, stored)
         write_json(Path(config.out, "report.json"), report)
         draw(config.out, report)
         print_report(report)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 
 from ..training import METHODS
-from .statistics import bootstrap_interval, pick_share, rank_correlation
+from .claims import measures, within
+from .statistics import bootstrap_interval, pick_share, rank_correlation, ranking
 from .tables import interval_text
 
 RANK_AT_LEAST = 0.8
@@ -64,8 +65,20 @@ def answers(report: dict) -> dict:
         "reach": reach_rows(report["reach"], over),
         "held_out": held_out_rows(report["held_out"], over),
     }
+    empirical = empirical_ranges(report["checkpoints"], report["leaderboard"], over)
     claims = verdicts(report, over)
-    return {"ranks": ranks, "answers": tables, "claims": claims}
+    return {"ranks": ranks, "answers": tables, "empirical": empirical, "claims": claims}
+
+
+def empirical_ranges(entries: list[dict], board: list[dict], over: Interval) -> dict[str, dict]:
+    """What one run of the demonstration measures, over the seeds: `mean` with interval, `range`."""
+    by_seed = []
+    for (seed,), rows in groups(board, "seed").items():
+        some = [e for e in entries if e["seed"] == seed and e["corpus"] in ("clean", "narrow")]
+        by_seed.append(measures(ranking(some), rows))
+    values = {key: [each[key] for each in by_seed] for key in by_seed[0]}
+    return {key: {"mean": over(each), "range": [min(each), max(each)]}
+            for key, each in values.items()}  # fmt: skip
 
 
 def groups(rows: list[dict], *keys: str) -> dict[tuple, list[dict]]:
@@ -264,12 +277,8 @@ def verdict(
     """One row; it holds if the mean does, and `certain` says whether the whole interval does."""
     mean, low, high = interval
     worst = high if relation == "≤" else low
-
-    def within(value: float) -> bool:
-        return value <= threshold if relation == "≤" else value >= threshold
-
     return {
-        "claim": name, "statement": statement, "measured": mean, "interval": [low, high],
-        "relation": relation, "threshold": threshold, "holds": within(mean),
-        "certain": within(worst),
+        "claim": name, "kind": "empirical", "statement": statement, "measured": mean,
+        "interval": [low, high], "relation": relation, "threshold": threshold,
+        "holds": within(mean, relation, threshold), "certain": within(worst, relation, threshold),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from ..bounds import (
 from ..control import CosineTrack
 from ..costate import alignment, attention_share, empirical_costates, own_logit_costates
 from ..env import SumGame
-from ..exact import entropy, outcomes, value_gradient
+from ..exact import entropy, outcomes, success, value_gradient, value_gradients
 from ..gpt import GPT
 from ..grpo import group_advantages
 from ..ppo import clipped_surrogate
@@ -29,12 +29,13 @@ from ..tap import tap
 from .family import expected_advantages
 
 GROUP_SIZE = 4
+TINY = 1e-6  # of ‖∇V‖
 STATES = ((9, "4"), (9, "4+"), (9, "4+5"), (12, "5+"))  # target and prefix
 
 
 def relative_error(estimate: Tensor, truth: Tensor) -> float:
-    """‖estimate − truth‖ / ‖truth‖."""
-    return ((estimate - truth).norm() / truth.norm()).item()
+    """‖estimate − truth‖ / ‖truth‖, the latter at least TINY, where rounding is all there is."""
+    return ((estimate - truth).norm() / truth.norm().clamp(min=TINY)).item()
 
 
 def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
@@ -74,7 +75,9 @@ def identities(
         "unbiased": relative_error(p @ costates, truth),
         "own_mean": relative_error(grouped("mean", "none"), (1 - 1 / GROUP_SIZE) * truth),
         "leave_one_out": relative_error(grouped("leave-one-out", "none"), truth),
-        "std_turn": 1 - alignment(grouped("mean", "std"), truth)[0].item(),
+        "std_turn": (
+            1 - alignment(grouped("mean", "std"), truth)[0].item() if truth.norm() > TINY else 0.0
+        ),
         "product_rule": relative_error(own, -bias),
         "martingale": abs(steps / error - 1),
         "gap": abs(bound["gap"] / error - 1),
@@ -90,7 +93,8 @@ def backward_pass(policy: GPT, env: SumGame, generator: torch.Generator) -> dict
     """C8: what loss.backward() leaves on the prompts beside the group's costates λ̂, by aggregate.
 
     Relative errors of −∂loss/∂x against Σ_g λ̂/(B·T) for "constant", Σ_g λ̂/Σ|y| for "token" and
-    Σ_g λ̂/(B·|y|) for "sequence"; ratio 1, no KL.
+    Σ_g λ̂/(B·|y|) for "sequence"; ratio 1, no KL. `oracle`: 1 − cosine of what the enumerated
+    success leaves to ∇V.
     """
     at, prompts, P = policy.blocks[0], env.prompts, env.prompt_length
     rollout = sample(policy, env, prompts, GROUP_SIZE, generator)
@@ -113,7 +117,11 @@ def backward_pass(policy: GPT, env: SumGame, generator: torch.Generator) -> dict
         (gradient,) = torch.autograd.grad(-loss, inputs[0])  # (Q, P, D)
         expected = (factor[:, None, None] * costates).unflatten(0, (-1, GROUP_SIZE)).sum(1)
         errors[aggregate] = relative_error(gradient, expected)
-    return errors
+    with tap(at, calls=2) as inputs:
+        loss = -success(policy, env, prompts).mean()
+    (gradient,) = torch.autograd.grad(-loss, inputs[0])
+    truth = value_gradients(policy, env, at, prompts)
+    return errors | {"oracle": 1 - alignment(gradient.flatten(), truth.flatten())[0].item()}
 
 
 def sample_curve(
@@ -185,7 +193,8 @@ def audit(
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
     `states`: `identities` at STATES, every layer. `along`: error, its bounds, entropy and biased
-    relatives at `09=`, checkpoint by checkpoint. The rest is of the last one.
+    relatives at `09=`, checkpoint by checkpoint. `untrained`: hardening of a policy that nothing
+    has trained. The rest is of the last checkpoint.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []
@@ -200,12 +209,14 @@ def audit(
         row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
         along.append(row | relatives(policy, env, prompt, at, generator))
     policy = checkpoints[last]
+    untrained = GPT.for_world(env, 2, 2, 16, torch.Generator().manual_seed(0)).double()
     return {
         "states": states,
         "along": along,
         "samples": sample_curve(policy, env, prompt, policy.blocks[0], generator),
         "backward_pass": backward_pass(policy, env, generator),
         "hardening": hardening(policy, env, prompt, env.encode("4"), 0),
+        "untrained": hardening(untrained, env, prompt, env.encode("4"), 0),
     }
 
 

@@ -160,7 +160,7 @@ def _is_text(node) -> bool:
 
 def unit_path(config, name: str) -> Path:
     """The file that the unit of this name leaves."""
-    name = f"{config.seed} {name}" if config.study else name
+    name = f"{config.seed} {name}" if config.study or config.verdicts else name
     return Path(config.out, "units", name.replace(" ", "-") + ".pt")
 
 

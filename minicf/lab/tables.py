@@ -120,18 +120,59 @@ def span(low: float, high: float, form: str) -> str:
 
 
 def claims_table(rows: list[dict]) -> str:
-    """Claims, what was measured, and verdicts."""
+    """The claims that every run decides: kind, what was measured, and the verdict."""
     shown = [
-        {"claim": row["claim"], "measured": f"{row['measured']:.3g}"}
-        | ({"interval": "{:.3g} to {:.3g}".format(*row["interval"])} if "interval" in row else {})
+        {"claim": row["claim"], "kind": row["kind"], "measured": f"{row['measured']:.3g}"}
         | {"threshold": f"{row['relation']} {row['threshold']:g}"}
         | {"holds": "yes" if row["holds"] else "NO", "statement": row["statement"]}
         for row in rows
+        if row["kind"] != "empirical"
     ]
-    lines = [table(shown, dict.fromkeys(shown[0], ""))]
-    if not all(row["holds"] for row in rows):
-        lines.append("NO: not in this run. The thresholds are meant for the default sizes.")
-    return "\n".join(lines)
+    return "Verdicts of this run\n" + table(shown, dict.fromkeys(shown[0], ""))
+
+
+def counts_table(rows: list[dict]) -> str:
+    """How often each verdict held over seeds, and the worst that was measured."""
+    shown = [
+        {"claim": row["claim"], "kind": row["kind"], "held": row["held"]}
+        | {"worst": f"{row['worst']:.3g}", "threshold": f"{row['relation']} {row['threshold']:g}"}
+        | {"statement": row["statement"]}
+        for row in rows
+    ]
+    return table(shown, dict.fromkeys(shown[0], ""))
+
+
+def empirical_table(rows: list[dict], study: str) -> str:
+    """Claims about trained runs: this one's number beside the study's seeds, and its verdict."""
+    shown = []
+    for row in (row for row in rows if row["kind"] == "empirical"):
+        cells = {"claim": row["claim"], "this run": f"{row['measured']:.3g}"}
+        if row["interval"] is None:
+            cells |= {"seeds": "no study", "mean": "no study", "threshold": "", "holds": "-"}
+        else:
+            place = "" if row["inside"] else ", outside"
+            cells |= {"seeds": "{:.3g} to {:.3g}".format(*row["range"]) + place}
+            cells |= {"mean": "{:.3g} to {:.3g}".format(*row["interval"])}
+            cells |= {"threshold": f"{row['relation']} {row['threshold']:g}"}
+            cells |= {"holds": "yes" if row["holds"] else "NO"}
+        shown.append(cells | {"statement": row["statement"]})
+    title = f"About trained runs; the verdict is over seeds, of the mean's interval. {study}"
+    return title + "\n" + table(shown, dict.fromkeys(shown[0], ""))
+
+
+def verdicts_table(rows: list[dict]) -> str:
+    """The study's claims: mean and interval over seeds; * where the whole interval agrees."""
+    shown = []
+    for row in rows:
+        low, high = row["interval"]
+        shown.append({
+            "claim": row["claim"], "mean": f"{row['measured']:.3g}",
+            "interval": f"{low:.3g} to {high:.3g}",
+            "threshold": f"{row['relation']} {row['threshold']:g}",
+            "holds": ("yes" if row["holds"] else "NO") + (" *" if row["certain"] else ""),
+            "statement": row["statement"],
+        })  # fmt: skip
+    return table(shown, dict.fromkeys(shown[0], "")) + "\n* the whole interval does"
 
 
 def study_table(ranks: dict, kind: str) -> str:
@@ -164,7 +205,7 @@ def study_report(report: dict) -> str:
     tables = {"rank": study_table(ranks, "rank"), "pick": study_table(ranks, "pick")}
     tables |= {name: table(answers[name], dict.fromkeys(answers[name][0], ""))
                for name in ("methods", "critic", "switch", "reach", "held_out")}  # fmt: skip
-    tables["claims"] = claims_table(report["claims"])
+    tables["claims"] = verdicts_table(report["claims"])
     return "\n\n".join(f"{title}\n{tables[name]}" for name, title in titles.items())
 
 
@@ -178,5 +219,6 @@ def print_report(report: dict) -> None:
         family_table(report["family"]),
         examples_table(grpo),
         claims_table(report["claims"]),
+        empirical_table(report["claims"], report["study"]),
     ):
         print("\n" + text)

@@ -8,8 +8,16 @@ It executes the lesson in full mode in a fresh kernel, as `jupyter nbconvert --e
 would, stores figures with 64 colours (a third of the bytes) and leaves `minicf.source_sha256`, the
 hash of the code cells that were executed, in the notebook's metadata: outputs of other code fail.
 
-The tests play each lesson once, in fast mode and without a kernel, because one for each would cost
-more than the lessons do; one real kernel is started, in a student's folder. At an exercise
+Training amplifies rounding, so what one run shows may not hold on another processor:
+
+    python tests/test_lessons.py --elsewhere 5    # every lesson, five times, otherwise rounded
+
+plays the lessons in full mode with PyTorch's scalar kernels, with MKL's oldest ones, and with the
+weights of every new policy changed by 1e-7 of their size, and lists the cells that fail. The same
+command continues where it was stopped.
+
+The tests play each lesson once, with weights so changed, in fast mode and without a kernel, because
+one for each would cost more than the lessons do; one real kernel is started, in a student's folder. At an exercise
 the wrong answers of wrong_answers.py and the solution take turns on copies of the namespace; the
 lesson then goes on with the stub that a student gets, so a later cell that leans on it is found.
 """
@@ -27,10 +35,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +51,10 @@ from nbclient import NotebookClient
 from wrong_answers import WRONG
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from minicf.gpt import GPT  # noqa: E402
+
 FOLDER = ROOT / "lessons"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 SECONDS = 60  # for one lesson in fast mode, wrong answers included
@@ -178,6 +191,20 @@ def play_cells(path, play):
         play.attempts[grade_id, "stub"] = attempt(released, namespace)
 
 
+def change_weights(patch, seed):
+    """Change the weights of every new policy by 1e-7 of their size, as other rounding might."""
+    plain = GPT.__init__
+
+    def changed(self, *arguments, **options):
+        plain(self, *arguments, **options)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight += 1e-7 * weight.abs() * torch.randn(weight.shape, generator=generator)
+
+    patch.setattr(GPT, "__init__", changed)
+
+
 started = {}  # lessons that play in another process
 
 
@@ -201,6 +228,7 @@ def play(path):
         patch.setenv("MINICF_FAST", "1")
         patch.chdir(FOLDER)
         patch.setattr(sys, "path", [*sys.path])
+        change_weights(patch, seed=0)
         try:
             with time_limit(SECONDS), contextlib.redirect_stdout(io.StringIO()):
                 play_cells(path, result)
@@ -433,9 +461,68 @@ def refresh(path):
     print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1000:.0f} kB")
 
 
+# The command that plays lessons as other machines would.
+
+ELSEWHERE = ROOT / "build" / "elsewhere"
+OTHER_KERNELS = [{"ATEN_CPU_CAPABILITY": "default"}, {"MKL_CBWR": "COMPATIBLE"}]
+
+
+def play_elsewhere(path, run):
+    """Print the cells of a lesson that fail with weights changed, unless `run` changes kernels."""
+    failed, namespace = [], {"__name__": "__main__", "display": display}
+    os.chdir(FOLDER)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        if run >= len(OTHER_KERNELS):
+            change_weights(patch, seed=run)
+        for cell in code_cells(path):
+            error = execute(cell, namespace)
+            if error:
+                failed.append(f"{cell.id}: {type(error).__name__}: {str(error)[:100]}")
+    print("\n".join(failed))
+
+
+def elsewhere(count, lessons):
+    """Every lesson in `count` runs, two side by side, and a table of what failed."""
+    code = hashlib.sha256()
+    for path in sorted((ROOT / "minicf").rglob("*.py")):
+        code.update(path.read_bytes())
+    ELSEWHERE.mkdir(parents=True, exist_ok=True)
+    runs = [(path, run) for run in range(count) for path in lessons]
+
+    def result(path, run):
+        mark = hashlib.sha256(code.digest() + source_hash(read(path)).encode()).hexdigest()[:12]
+        file = ELSEWHERE / f"{path.stem}-{run}-{mark}.txt"
+        if not file.exists():
+            kernels = OTHER_KERNELS[run] if run < len(OTHER_KERNELS) else {}
+            command = [sys.executable, __file__, "--play", str(path), str(run)]
+            done = subprocess.run(
+                command, env=os.environ | kernels, capture_output=True, text=True, check=True
+            )
+            file.write_text(done.stdout)
+        failed = file.read_text().strip()
+        print(f"{path.stem}, run {run}: {'held' if not failed else failed}", flush=True)
+        return failed
+
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(runs, pool.map(lambda each: result(*each), runs)))
+    print()
+    for path in lessons:
+        held = sum(not found[path, run] for run in range(count))
+        print(f"{path.stem:35} held in {held} of {count}")
+    sys.exit(any(found.values()))
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Execute lessons in place, outputs included.")
-    parser.add_argument("--refresh", nargs="*", type=Path, required=True, metavar="LESSON")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--refresh", nargs="*", type=Path, metavar="LESSON")
+    parser.add_argument("--elsewhere", type=int, metavar="N")
+    parser.add_argument("--play", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
     os.environ.pop("MINICF_FAST", None)
-    for lesson in parser.parse_args().refresh or LESSONS:
-        refresh(lesson.resolve())
+    if chosen.play:
+        play_elsewhere(Path(chosen.play[0]).resolve(), int(chosen.play[1]))
+    elif chosen.elsewhere:
+        elsewhere(chosen.elsewhere, LESSONS)
+    else:
+        for lesson in chosen.refresh or LESSONS:
+            refresh(lesson.resolve())

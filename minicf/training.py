@@ -42,7 +42,7 @@ UNCLIPPED = (math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Method:
-    """How a method turns rewards into a loss. Raises ValueError for a place of the KL unknown."""
+    """How a method turns rewards into a loss. Raises ValueError for what cannot be."""
 
     source: str
     baseline: str = "none"  # "leave-one-out", "mean" (of the group), "batch" (mean), "critic",
@@ -61,8 +61,25 @@ class Method:
     sampled: bool = True  # False: the enumerated success itself is differentiated
 
     def __post_init__(self):
-        if self.kl_place not in ("loss", "reward"):
-            raise ValueError(f'kl_place must be "loss" or "reward", not {self.kl_place!r}')
+        of_group = self.baseline in ("none", "leave-one-out", "mean")
+        positive = of_group and not (self.kl_place == "reward" and self.kl_coef > 0)
+        allowed = {
+            "baseline": ("none", "leave-one-out", "mean", "batch", "critic", "exact critic"),
+            "scale": ("std", "mean", "none") if positive else ("std", "none"),  # rewards ≥ 0
+            "kl_place": ("loss", "reward"),
+            "kl_estimator": ("k1", "k2", "k3"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")
+        if not 0 <= self.kl_coef < math.inf:
+            raise ValueError(f"kl_coef must be a finite number of at least 0, not {self.kl_coef}")
+        for name, least in (("epochs", 1), ("redraws", 0)):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < least:
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, not {count!r}"
+                )
 
 
 # Departures from the sources, of every preset: (1) a step is one batch, without mini-batches;
@@ -236,6 +253,8 @@ def sample_groups(
     Prompts whose rewards are all equal, from which a group learns nothing, are drawn anew up to
     `redraws` times (DAPO's dynamic sampling); what is still equal then stays in.
     """
+    if redraws and group_size < 2:
+        raise ValueError(f"group_size must be at least 2 to compare rewards, not {group_size}")
     rollout = sample(policy, env, prompts, group_size, generator)
     drawn = len(rollout.rewards)
     for _ in range(redraws):
@@ -275,6 +294,8 @@ def method_advantages(
     if not has_critic:
         G = rollout.group_size
         return group_advantages(rewards, G, method.baseline, method.scale), None
+    if values is None:
+        raise ValueError(f"baseline {method.baseline!r} needs the values of the states")
     advantages, returns = gae(rewards, values, rollout.mask, gae_lambda=method.gae_lambda)
     if method.scale == "std":
         live = advantages[rollout.mask]

@@ -17,9 +17,10 @@ weights of every new policy changed by 1e-7 of their size, and lists the cells t
 command continues where it was stopped.
 
 The tests play each lesson once, with weights so changed, in fast mode and without a kernel, because
-one for each would cost more than the lessons do; one real kernel is started, in a student's folder. At an exercise
-the wrong answers of wrong_answers.py and the solution take turns on copies of the namespace; the
-lesson then goes on with the stub that a student gets, so a later cell that leans on it is found.
+one for each would cost more than the lessons do; one real kernel is started, in a student's folder.
+At an exercise the wrong answers of wrong_answers.py and the solution take turns on copies of the
+namespace; the lesson then goes on with the stub that a student gets, so a later cell that leans on
+it is found.
 """
 
 import argparse

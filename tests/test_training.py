@@ -959,16 +959,26 @@ def test_the_critics_values_are_what_advantages_are_estimated_from(
 def test_bad_input_is_refused(policy, env, generator):
     with pytest.raises(ValueError, match="method must be one of REINFORCE, .* not 'A2C'"):
         improve(policy, env, "A2C", 1, generator)
-    with pytest.raises(ValueError, match='kl_place must be "loss" or "reward", not .critic.'):
-        Method("test", kl_place="critic")
-    bad = {"ratio": "word", "surrogate": "dpo", "scale": "var", "baseline": "median"}
-    bad |= {"aggregate": "mean"}
+    bad = {"kl_place": "critic", "kl_estimator": "k4", "scale": "var", "baseline": "median"}
+    bad |= {"epochs": 0, "redraws": -1, "kl_coef": -0.1}
     for name, value in bad.items():
+        with pytest.raises(ValueError, match=f"{name} must be .* not {value!r}"):
+            Method("test", **{name: value})
+    for switches in ({"baseline": "critic"}, {"kl_coef": 0.1, "kl_place": "reward"}):
+        with pytest.raises(ValueError, match="scale must be .* not 'mean'"):
+            Method("test", scale="mean", **switches)
+    for switches in ({"kl_coef": math.nan}, {"redraws": 1.5}):
+        with pytest.raises(ValueError, match=r"must be .* not (nan|1.5)"):
+            Method("test", **switches)
+    for name, value in {"ratio": "word", "surrogate": "dpo", "aggregate": "mean"}.items():
         method = replace(METHODS["Dr. GRPO"], **{name: value})
         with pytest.raises(ValueError, match=f"{name} must be .* not '{value}'"):
             improve(policy, env, method, 1, generator)
-    with pytest.raises(ValueError, match="estimator must be .* not 'k4'"):
-        improve(policy, env, replace(METHODS["GRPO"], kl_estimator="k4"), 1, generator)
+    with pytest.raises(ValueError, match="group_size must be at least 2 .* not 1"):
+        improve(policy, env, Method("test", redraws=1), 1, generator, group_size=1)
+    with pytest.raises(ValueError, match="'exact critic' needs the values"):
+        one = sample(policy, env, env.prompts, G, generator)
+        method_advantages(METHODS["PPO with exact critic"], one)
     leash = Method("test", kl_coef=0.1, kl_place="reward")
     with pytest.raises(ValueError, match="KL in the reward needs the reference"):
         method_advantages(leash, sample(policy, env, env.prompts, G, generator))

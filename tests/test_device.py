@@ -9,6 +9,7 @@ import copy
 import pytest
 import torch
 from conftest import make_policy
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from minicf.bounds import RELAXATIONS, fisher_estimate, relaxed_costates, sampling_gap
 from minicf.control import CosineTrack
@@ -17,11 +18,11 @@ from minicf.critic import Critic
 from minicf.env import SumGame
 from minicf.exact import distinct_solutions, prefix_values, success, value_gradient, value_gradients
 from minicf.gpt import GPT
-from minicf.grpo import group_advantages, grpo_loss
+from minicf.grpo import group_advantages, grpo_loss, kl_penalty
 from minicf.lab.statistics import rank_correlation
 from minicf.ppo import gae
-from minicf.readiness import headroom, pass_at_k, sampled_signal, signal
-from minicf.rollout import completion_logprobs, sample
+from minicf.readiness import headroom, pass_at_k, sampled_readiness, sampled_signal, signal
+from minicf.rollout import completion_logprobs, completion_mask, sample, token_logprobs
 from minicf.tap import tap
 from minicf.training import METHODS, improve, pretrain
 
@@ -79,6 +80,7 @@ def test_truth_and_costates(policy, env, generator, elsewhere):
     assert value_gradients(policy, env, at).isfinite().all()
     assert value_gradient(policy, env, prompt, prompt[:0], at).isfinite().all()
     assert (headroom(p) + signal(policy, env) + sampled_signal(policy, rollout)).isfinite()
+    assert sampled_readiness(policy, env, rollout)["reward_std"] >= 0
     assert prefix_values(policy, env, rollout.prompts, rollout.completions).isfinite().all()
     assert distinct_solutions(policy, env).isfinite().all()
     assert pass_at_k((p > 0).long(), 4, 2).isfinite().all() and rank_correlation(p, -p) < 0
@@ -129,3 +131,31 @@ def test_the_network_runs_on_a_device_without_data(policy, env):
     later, _ = ghost(tokens[:, :1], cache)
     assert inputs[0].grad.shape == (5, 3, 16) and inputs[0].grad.is_meta
     assert logits.shape == (5, 3, 13) and later.shape == (5, 1, 13) and later.is_meta
+
+
+def on_cuda(mode, tensor):
+    """A tensor without data that claims to be on a GPU."""
+    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return FakeTensor(mode, empty, torch.device("cuda"))
+
+
+def test_tensors_that_claim_to_be_on_a_gpu_stay_there(policy):
+    """As far as a PyTorch without CUDA goes: no gradients, slices, or looks at data.
+
+    A tensor made on the CPU by accident meets one on the GPU, which is an error here too.
+    """
+    mode, ghost = FakeTensorMode(), copy.deepcopy(policy).requires_grad_(False)
+    for module in ghost.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: on_cuda(mode, each) for name, each in tensors.items()
+                            if each is not None})  # fmt: skip
+    tokens, one_more = (on_cuda(mode, torch.zeros(5, n).long()) for n in (3, 1))
+    with mode, torch.no_grad():
+        logits, cache = ghost(tokens)
+        later, cache = ghost(one_more, cache)
+        logprobs = token_logprobs(logits, tokens)
+        made = [logits, later, logprobs, completion_mask(tokens, 12), *cache[0]]
+        made += [kl_penalty(logprobs, logprobs, each) for each in ("k1", "k2", "k3")]
+        assert all(each.device.type == "cuda" for each in made)
+        with pytest.raises(RuntimeError, match="same device"):
+            ghost(torch.zeros(5, 3).long())

@@ -25,6 +25,7 @@ from minicf.exact import distinct_solutions, success
 from minicf.lab.audit import audit, control
 from minicf.lab.claims import claims, count_verdicts, starting_point, stored_study
 from minicf.lab.family import PROMPTS, family
+from minicf.lab.horizon import critics
 from minicf.lab.policies import (
     AUDIT_STEPS, CORPORA, load_checkpoint, new_policy, small_policies, weights_of
 )  # fmt: skip
@@ -64,7 +65,8 @@ class Config:
     audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", least=1)
     counted: int = option(3, "prompts at which methods are counted exactly, at most 3", least=1)
     study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", least=0)
-    verdicts: int = option(0, "seeds on which to count this run's verdicts, likewise", least=0)
+    verdicts: int = option(0, "seeds on which to count a run's verdicts, and nothing else", least=0)
+    critics: int = option(0, "seeds on which to compare baselines, and nothing else", least=0)
 
     def __post_init__(self):
         check_options(self)
@@ -77,8 +79,9 @@ class Config:
         if self.checkpoints > self.pretrain_steps:
             most = f"--pretrain-steps {self.pretrain_steps}"
             raise ValueError(f"--checkpoints must be at most {most}, not {self.checkpoints}")
-        if self.study == 1:
-            raise ValueError("--study must be at least 2, of which an interval can be had, not 1")
+        for name in ("study", "critics"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"--{name} must be at least 2 to give an interval, not 1")
         if self.d_model % self.n_head:
             raise ValueError(f"--d-model {self.d_model} is not divisible by --n-head {self.n_head}")
         if self.study:
@@ -201,13 +204,14 @@ def main(arguments: list[str] | None = None) -> None:
     config = parse(Config, __doc__, FAST, arguments)
     with Units(config) as units:
         if config.study:
-            study(
-                config, units, pretrain_units=pretrain_units, gain_units=gain_units,
-                method_units=method_units, family_unit=family_unit,
-            )  # fmt: skip
+            makers = dict(pretrain_units=pretrain_units, gain_units=gain_units)
+            study(config, units, method_units=method_units, family_unit=family_unit, **makers)
             return
         if config.verdicts:
             print(counts_table(count_verdicts(config, units, audit_unit, family_unit)))
+            return
+        if config.critics:
+            print(critics(config, units, pretrain_units))
             return
         world = SumGame(config.max_terms)
         answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)

@@ -187,7 +187,7 @@ def play_cells(path, play):
         play.attempts[grade_id, "solution"] = attempt([cell, check, graded], solved)
         for name, answer in WRONG.get(grade_id, {}).items():
             wrong = replaced(SOLUTION, cell, answer)
-            play.attempts[grade_id, name] = attempt([wrong, graded], dict(solved))
+            play.attempts[grade_id, name] = attempt([wrong, check, graded], dict(solved))
         released = [replaced(SOLUTION, cell, STUB), check, graded, replaced(HIDDEN, graded, "")]
         play.attempts[grade_id, "stub"] = attempt(released, namespace)
 
@@ -266,8 +266,20 @@ def test_wrong_answers_fail_the_graded_test(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert len(WRONG.get(grade_id, {})) >= 3, f"{grade_id}: wrong_answers.py has too few"
         for name in WRONG[grade_id]:
-            (error,) = attempts[grade_id, name]
+            _, error = attempts[grade_id, name]
             assert isinstance(error, AssertionError), (grade_id, name, error)
+
+
+@every_lesson
+def test_wrong_answers_fail_the_visible_check(path):
+    """Silence means right: what is wrong fails before it is graded, with a sentence that helps."""
+    attempts = played(path).attempts
+    for solution, _, _ in exercises(path):
+        grade_id = solution.metadata.nbgrader.grade_id
+        for name in WRONG[grade_id]:
+            error, _ = attempts[grade_id, name]
+            assert isinstance(error, AssertionError), (grade_id, name, error)
+            assert len(str(error).split()) >= 4, (grade_id, name, "say what is wrong")
 
 
 def test_wrong_answers_belong_to_an_exercise():

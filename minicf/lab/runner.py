@@ -160,7 +160,8 @@ def _is_text(node) -> bool:
 
 def unit_path(config, name: str) -> Path:
     """The file that the unit of this name leaves."""
-    name = f"{config.seed} {name}" if config.study or config.verdicts else name
+    over_seeds = config.study or config.verdicts or config.critics
+    name = f"{config.seed} {name}" if over_seeds else name
     return Path(config.out, "units", name.replace(" ", "-") + ".pt")
 
 

@@ -4,7 +4,6 @@ The thresholds were set on other seeds than those of the stored study, before th
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -203,11 +202,6 @@ def held_out_change(row: dict, inside: bool) -> tuple[float, float] | None:
 def is_inside(target: int, largest: int, ends: int = 3) -> bool:
     """Whether a target is not one of the `ends` at either end, which few sums reach."""
     return ends <= target <= largest - ends
-
-
-def paired(rows: list[dict], key: str, first: Callable, second: Callable) -> list[float]:
-    """first(rows) − second(rows), seed by seed, each the value of `key` of the row it selects."""
-    return [first(some)[key] - second(some)[key] for some in groups(rows, "seed").values()]
 
 
 def verdicts(report: dict, over: Interval) -> list[dict]:

@@ -167,7 +167,7 @@ def held_out(rows: list[dict]) -> Figure:
         _band(axis, curves, "held_out", RED, "7 prompts never seen")
         axis.set(xlabel="rollout", ylim=(0, 1.03))
     axes[0].set_ylabel("exact success, mean over prompts")
-    axes[0].legend(frameon=False, loc="lower right", fontsize=9)
+    axes[-1].legend(frameon=False, loc="center right", fontsize=9)
     figure.suptitle("Does what RL teaches carry over to other prompts?")
     return figure
 

@@ -199,11 +199,11 @@ def write_json(path: Path, thing) -> None:
 
 def write_rows(path: Path, report: dict) -> None:
     """Write a report of many rows, each on a line of its own."""
-    parts = []
+    parts, tight = [], (",", ":")
     for key, value in report.items():
-        rows = [json.dumps(row) for row in value] if isinstance(value, list) else None
-        text = json.dumps(value) if rows is None else "[\n  " + ",\n  ".join(rows) + "\n ]"
-        parts.append(f" {json.dumps(key)}: {text}")
+        rows = [json.dumps(row, separators=tight) for row in value] if isinstance(value, list) else None
+        text = json.dumps(value, separators=tight) if rows is None else "[\n" + ",\n".join(rows) + "\n]"
+        parts.append(f"{json.dumps(key)}: {text}")
     text = "{\n" + ",\n".join(parts) + "\n}\n"
     write(path, lambda path: path.write_text(text))
 

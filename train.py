@@ -246,11 +246,11 @@ def main(arguments: list[str] | None = None) -> None:
             "costates": audited["costates"],
             "control": audited["control"],
         }  # fmt: skip
-        stored, report["study"] = stored_study(report["config"])
+        stored, note = stored_study(report["config"])
         report["claims"] = claims(report, stored)
         write_json(Path(config.out, "report.json"), report)
         draw(config.out, report)
-        print_report(report)
+        print_report(report, note)
         print(f"\n{report['seconds']:.0f} s; report and figures in {config.out}")
 
 

@@ -83,7 +83,7 @@ def test_reach_against_long_arithmetic(env):
 
 
 def test_only_the_baseline_differs_where_baselines_are_compared():
-    plain = [dataclasses.replace(method, source="", baseline="", gae_lambda=0.0)
+    plain = [dataclasses.replace(method, source="", baseline="none", gae_lambda=0.0)
              for method in family.BASELINES.values()]  # fmt: skip
     assert all(each == plain[0] for each in plain) and plain[0].scale == "none"
     assert {m.baseline for m in family.BASELINES.values()} == {

@@ -256,7 +256,7 @@ def test_a_row_added_to_the_methods_runs_through_everything(finished, tmp_path, 
     row = train.method_unit(config, "mine", "clean", start, "Mine", 2)["row"]
     found["leaderboard"].append(row)
     found["claims"] = claims.claims(found, None)
-    tables.print_report(found)
+    tables.print_report(found, "no study")
     assert set(figures.of_demonstration(found)) >= {"alignment", "leaderboard"}
     leaderboard_over_seeds(found["leaderboard"])
     assert figures.method_style("Mine")["color"]

@@ -1,8 +1,8 @@
-"""Plausible wrong answers to the lessons' exercises: each must fail its graded test.
+"""Plausible wrong answers to the lessons' exercises: each must fail the visible check and the test.
 
 WRONG[grade_id][name] is what stands in the place of the solution; it may use what the lesson has
 imported so far. `test_lessons.py` demands at least three per exercise, and that each fails an
-assertion: an answer that crashes would prove nothing about the test.
+assertion of both: an answer that crashes would prove nothing about the test.
 """
 
 WRONG = {
@@ -433,6 +433,7 @@ WRONG = {
         "the sign": "return -advantages * group_size / (group_size - 1)",
         "the factor upside down": "return advantages * (group_size - 1) / group_size",
         "times the group's size": "return advantages * group_size",
+        "right for groups of four only": "return advantages * 4 / 3",
         "divided by the number of others": "return advantages / (group_size - 1)",
         "whole numbers": "return advantages * (group_size // (group_size - 1))",
         "the batch for the group": "return advantages * len(advantages) / (len(advantages) - 1)",
@@ -883,46 +884,59 @@ WRONG = {
         """,
         "failing is enough": """
             entries = [entry for entry in history if "entropy" in entry]
-            low = [e for e in entries if e["success"] < solved]
+            low = [e for e in entries if 1 - e["success"] > share]
+            return low[0]["step"] if low else None
+        """,
+        "narrow and not yet at .9": """
+            entries = [entry for entry in history if "entropy" in entry]
+            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
+            low = [e for e in low if e["success"] < 0.9]
+            return low[0]["step"] if low else None
+        """,
+        "per chance of success": """
+            entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / entries[0]["success"]
+            low = [e for e in entries if e["entropy"] / e["success"] < share * first]
             return low[0]["step"] if low else None
         """,
         "the last such entry": """
             entries = [entry for entry in history if "entropy" in entry]
-            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
-            low = [e for e in low if e["success"] < solved]
+            first = entries[0]["entropy"] / (1 - entries[0]["success"])
+            low = [e for e in entries if e["entropy"] < share * first * (1 - e["success"])]
             return low[-1]["step"] if low else None
         """,
         "the end alone": """
-            first = next(e["entropy"] for e in history if "entropy" in e)
-            last = history[-1]
-            gone = last["entropy"] < share * first and last["success"] < solved
-            return last["step"] if gone else None
-        """,
-        "half of the largest": """
             entries = [entry for entry in history if "entropy" in entry]
-            most = max(e["entropy"] for e in entries)
-            for entry in entries:
-                if entry["entropy"] < share * most and entry["success"] < solved:
-                    return entry["step"]
+            first, last = entries[0]["entropy"] / (1 - entries[0]["success"]), entries[-1]
+            return last["step"] if last["entropy"] < share * first * (1 - last["success"]) else None
+        """,
+        "a share of the largest": """
+            entries = [entry for entry in history if "entropy" in entry]
+            most = max(e["entropy"] / (1 - e["success"]) for e in entries if e["success"] < 1)
+            low = [e for e in entries if e["entropy"] < share * most * (1 - e["success"])]
+            return low[0]["step"] if low else None
         """,
         "an entry, not a step": """
             entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / (1 - entries[0]["success"])
             for i, entry in enumerate(entries):
-                if entry["entropy"] < share * entries[0]["entropy"] and entry["success"] < solved:
+                if entry["entropy"] < share * first * (1 - entry["success"]):
                     return i
         """,
         "once solved, never collapsed": """
             entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / (1 - entries[0]["success"])
             for entry in entries:
-                if entry["success"] >= solved:
+                if entry["success"] >= 0.9:
                     return None
-                if entry["entropy"] < share * entries[0]["entropy"]:
+                if entry["entropy"] < share * first * (1 - entry["success"]):
                     return entry["step"]
         """,
-        "fixed thresholds": """
+        "a fixed share": """
             entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / (1 - entries[0]["success"])
             for entry in entries:
-                if entry["entropy"] < 0.5 * entries[0]["entropy"] and entry["success"] < 0.9:
+                if entry["entropy"] < 0.3 * first * (1 - entry["success"]):
                     return entry["step"]
         """,
     },

@@ -1,13 +1,18 @@
-"""What the lessons share: showing the package's own source, and grading without its help."""
+"""What lessons share: the package's own source, checks, derivatives, grading without its help."""
 
 import inspect
 import textwrap
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import torch
 from IPython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
 from IPython.display import Markdown
+from torch import Tensor, nn
+
+from ..grpo import group_advantages
+from ..rollout import World, completion_logprobs, sample
 
 if (shell := get_ipython()) is not None:
     select_figure_formats(shell, {"png"})  # a figure that ends a cell is shown
@@ -18,6 +23,18 @@ def show(thing: Callable) -> Markdown:
     return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(thing))}```")
 
 
+def print_columns(columns: dict, digits: int = 3) -> None:
+    """A table: under each name its values, as many in each column, floats with so many digits."""
+    cells = []
+    for name, values in columns.items():
+        values = values.tolist() if isinstance(values, Tensor) else values
+        texts = [f"{x:.{digits}f}" if isinstance(x, float) else str(x) for x in values]
+        width = max(len(text) for text in [name, *texts])
+        cells.append([text.rjust(width) for text in [name, *texts]])
+    for row in zip(*cells, strict=True):
+        print("  ".join(row))
+
+
 def answer(function: Callable, *arguments, **options):
     """Call a learner's function; where it is not written yet, say so in one line."""
     try:
@@ -25,6 +42,73 @@ def answer(function: Callable, *arguments, **options):
     except NotImplementedError:
         message = f"`{function.__name__}` is not written yet: fill in the exercise cell above"
         raise NotImplementedError(message) from None
+
+
+def history_of(entropies: list[float], successes: list[float]) -> list[dict[str, float]]:
+    """A run's history by hand, for checks: step 0, which has no entropy, then one entry in ten."""
+    history = [{"step": 0, "success": successes[0]}]
+    for i, (entropy, success) in enumerate(zip(entropies, successes, strict=True)):
+        history.append({"step": 10 * (i + 1), "entropy": entropy, "success": success})
+    return history
+
+
+def check_answer(*arguments, **options) -> None:
+    """As checked_answer, in silence: for the end of a cell."""
+    checked_answer(*arguments, **options)
+
+
+def checked_answer(
+    function: Callable, arguments: tuple, expected, hint: str, *refused: Callable, tolerance=1e-5
+):  # fmt: skip
+    """Compare a learner's function with one worked example; return what it returned.
+
+    The package functions `refused` raise meanwhile. If the answer is off by more than `tolerance`,
+    an AssertionError names the hint, the expected value and the learner's.
+    """
+    with disabled(*refused):
+        got = answer(function, *arguments)
+    name = function.__name__
+    assert got is not None, f"`{name}` returns None: is a `return` missing?"
+    mine, worked = (torch.as_tensor(each).detach().double() for each in (got, expected))
+    shapes = f"shape {tuple(worked.shape)} expected, not {tuple(mine.shape)}"
+    assert mine.shape == worked.shape, f"`{name}`, {hint}: {shapes}"
+    right, wrong = ((each * 1e4).round().div(1e4).tolist() for each in (worked, mine))
+    close = ((mine - worked).abs() <= tolerance).all()  # not so for nan
+    assert close, f"`{name}`, {hint}: {right} expected, not {wrong}"
+    return got
+
+
+def derivatives(value: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """A scalar's by each input, in the shape of that; 0 where it does not depend on one."""
+    if not value.requires_grad:
+        return [torch.zeros_like(each) for each in inputs]
+    return list(torch.autograd.grad(value, inputs, retain_graph=True, materialize_grads=True))
+
+
+def gradient_of(outputs: Tensor, policy: nn.Module) -> Tensor:
+    """Of each output by all of the policy's weights: () or (M,) -> (1 or M, number of weights)."""
+    each = torch.eye(outputs.numel()).to(outputs).view(-1, *outputs.shape)
+    weights = list(policy.parameters())
+    gradients = torch.autograd.grad(outputs, weights, each, True, is_grads_batched=True)
+    return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+
+
+def descend(policy: nn.Module, env: World, loss_of: Callable, steps: int) -> float:
+    """Plain gradient descent in place; returns the last loss_of(logprobs, advantages, mask).
+
+    Each step samples every prompt eight times; the advantages are leave-one-out.
+    """
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rollout = sample(policy, env, env.prompts, 8, generator)
+        advantages = group_advantages(rollout.rewards, 8, "leave-one-out", "none")
+        logprobs = completion_logprobs(policy, env.prompts, rollout.completions, 8)
+        loss = loss_of(logprobs, advantages, rollout.mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
 
 
 @contextmanager

@@ -237,22 +237,23 @@ def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
 def leaderboard_over_seeds(board: list[dict]) -> Figure:
     """Success against samples and seconds, mean over seeds; below, each seed's end and diversity.
 
-    Rows have method, seed, curve (step, success, seconds), samples, success, distinct. The oracle
-    draws nothing and stands at the others' steps. Seconds are the quickest seed's, the least
-    disturbed.
+    Rows have method, seed, curve (step, success), samples, seconds, success, distinct. The oracle
+    draws nothing and stands at the others' steps. Samples are those of every rollout, without what
+    DAPO draws anew. Seconds are the quickest seed's, the least disturbed, spread over the steps.
     """
     rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
     order = sorted(rows, key=lambda method: sum(row["success"] for row in rows[method]))
-    figure, size = Figure(figsize=(10, 5.4), layout="constrained"), max(e["samples"] for e in board)
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    size = sorted(row["samples"] for row in board)[len(board) // 2]
     axes = figure.subplot_mosaic([["samples", "seconds"], ["success", "distinct"]])
     for method in order:
         style = method_style(method)
         at = list(zip(*(row["curve"] for row in rows[method])))  # entries, each over the seeds
         success = [sum(e["success"] for e in entries) / len(entries) for entries in at]
-        samples = [size * entries[0]["step"] / at[-1][0]["step"] for entries in at]
-        axes["samples"].plot(samples, success, **style)
-        seconds = [min(e["seconds"] for e in entries) for entries in at]
-        axes["seconds"].plot(seconds, success, **style)
+        shares = [entries[0]["step"] / at[-1][0]["step"] for entries in at]
+        axes["samples"].plot([size * share for share in shares], success, **style)
+        seconds = min(row["seconds"] for row in rows[method])
+        axes["seconds"].plot([seconds * share for share in shares], success, **style)
     for key, label in (
         ("success", "final success; a dot per seed, a bar at the mean"),
         ("distinct", "distinct right answers in 64 samples, at the end"),

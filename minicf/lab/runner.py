@@ -199,11 +199,14 @@ def write_json(path: Path, thing) -> None:
 
 def write_rows(path: Path, report: dict) -> None:
     """Write a report of many rows, each on a line of its own."""
-    parts, tight = [], (",", ":")
+    def line(thing) -> str:
+        return json.dumps(thing, separators=(",", ":"))
+
+    parts = []
     for key, value in report.items():
-        rows = [json.dumps(row, separators=tight) for row in value] if isinstance(value, list) else None
-        text = json.dumps(value, separators=tight) if rows is None else "[\n" + ",\n".join(rows) + "\n]"
-        parts.append(f"{json.dumps(key)}: {text}")
+        rows = isinstance(value, list)
+        text = "[\n" + ",\n".join(map(line, value)) + "\n]" if rows else line(value)
+        parts.append(f"{line(key)}: {text}")
     text = "{\n" + ",\n".join(parts) + "\n}\n"
     write(path, lambda path: path.write_text(text))
 

@@ -209,8 +209,8 @@ def study_report(report: dict) -> str:
     return "\n\n".join(f"{title}\n{tables[name]}" for name, title in titles.items())
 
 
-def print_report(report: dict) -> None:
-    """Everything that the demonstration has to say."""
+def print_report(report: dict, study: str) -> None:
+    """Everything that the demonstration has to say; `study` tells what its claims stand beside."""
     grpo = next(row for row in report["leaderboard"] if row["method"] == "GRPO")
     for text in (
         readiness_table(report["readiness"]),
@@ -219,6 +219,6 @@ def print_report(report: dict) -> None:
         family_table(report["family"]),
         examples_table(grpo),
         claims_table(report["claims"]),
-        empirical_table(report["claims"], report["study"]),
+        empirical_table(report["claims"], study),
     ):
         print("\n" + text)

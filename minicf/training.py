@@ -169,12 +169,10 @@ def improve(
     group_size: int = 8, learning_rate: float = 1e-3, warmup: int = 10, evaluate_every: int = 10,
     prompts: Tensor | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Reinforce the policy in place by a method; a step samples each prompt group_size times.
+    """Reinforce the policy in place by a method, a name of METHODS or a Method of one's own.
 
-    `method` is a name of METHODS, or a Method of one's own.
-
-    `prompts` (Q, P) are those to train on, by default all of the world's. The learning rate is a
-    linear decay from its peak to zero, times a linear warm-up. A loss or gradient that is not
+    A step samples each of `prompts` (Q, P), by default all, group_size times. The learning rate is
+    a linear decay from its peak to zero, times a linear warm-up. A loss or gradient that is not
     finite raises FloatingPointError before that step changes the policy.
 
     Returns a history, from step 0 on every `evaluate_every` steps and at the end: `step`, `samples`

@@ -2,7 +2,7 @@
 
 Read in this order: env (the world), gpt (the policy), rollout (sampling and scoring), ppo and grpo
 (the losses), exact (the truth by enumeration), training (the loops); then control, costate and
-audit (the backward pass) and readiness (when RL pays).
+bounds (the backward pass) and readiness (when RL pays).
 """
 
 import torch

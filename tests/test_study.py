@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import math
+import re
 from decimal import Decimal, getcontext
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import train
 from minicf.exact import solution_probabilities, success
-from minicf.lab import answers, family, runner, study
+from minicf.lab import answers, claims, family, runner, study
 from minicf.training import METHODS
 
 
@@ -141,3 +142,24 @@ def test_the_stored_study_was_made_by_this_code():
     assert stored["digest"] == runner.study_digest(), (
         "code that the study depends on has changed; make it again with: " + stored["command"]
     )
+
+
+def test_a_study_that_cannot_stand_beside_a_run_is_refused_in_one_line(tmp_path):
+    """Missing, damaged, of another shape, made by other code, of other sizes."""
+    text = (ROOT / "lessons" / "study.json").read_text()
+    stored, file = json.loads(text), tmp_path / "study.json"
+    whole = stored["config"]
+    assert claims.stored_study(whole)[0] == stored
+    cases = [
+        (None, whole, "is missing"),
+        (text[:1000], whole, "damaged or of another shape"),
+        (json.dumps({"config": {}, "digest": ""}), whole, "damaged or of another shape"),
+        (json.dumps(stored | {"digest": "other"}), whole, "made by other code"),
+        (text, whole | {"rl_steps": 3}, r"too small to tell: .*rl_steps"),
+    ]
+    for content, config_of_run, says in cases:
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        study_there, why = claims.stored_study(config_of_run, file)
+        assert study_there is None and re.search(says, why) and len(why.splitlines()) == 1

@@ -469,7 +469,7 @@ WRONG = {
             return torch.autograd.grad(aggregate_tokens(values, mask, "sequence"), values)[0]
         """,
     },
-    "05-adjoint": {
+    "06-adjoint": {
         "zeros": "return torch.zeros_like(states)",
         "the sign of the reward": """
             costates = torch.zeros_like(states)
@@ -523,7 +523,7 @@ WRONG = {
             return CosineTrack(states.shape[1] - 1, rho - 1, 0.0).costates(states)
         """,
     },
-    "05-noise-free": {
+    "06-noise-free": {
         "zeros": "return 0.0, 0.0",
         "the other way round": """
             start = torch.full((len(eps),), s, dtype=eps.dtype)
@@ -568,7 +568,7 @@ WRONG = {
             return track.value_gradient(start[0]).item(), quiet
         """,
     },
-    "06-costates": {
+    "07-costates": {
         "zeros": "return policy.head.weight.new_zeros(len(prompts), 6, policy.config.d_model)",
         "the gradient of the loss": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
@@ -619,7 +619,7 @@ WRONG = {
             return empirical_costates(policy, rollout, advantages, at)
         """,
     },
-    "06-attention": {
+    "07-attention": {
         "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, at))",
         "the whole": "return empirical_costates(policy, rollout, advantages, at)",
         "the own logits' part": """
@@ -647,7 +647,7 @@ WRONG = {
             return whole - own_logit_costates(policy, rollout, advantages, at)
         """,
     },
-    "07-slope": {
+    "09-slope": {
         "the expected slope": "return -0.5",
         "zeros": "return 0.0",
         "the mean square without its root": """
@@ -697,7 +697,7 @@ WRONG = {
             return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
         """,
     },
-    "07-bias": {
+    "09-bias": {
         "zeros": "return torch.zeros(J.shape[1]).double(), 0.0",
         "the sign": """
             bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
@@ -732,7 +732,7 @@ WRONG = {
             return bias, bounds["gap"]
         """,
     },
-    "08-headroom": {
+    "10-headroom": {
         "zeros": "return 0.0",
         "plugging c/n in": """
             p = correct.double() / n
@@ -765,7 +765,7 @@ WRONG = {
         """,
         "the package's own": "return (pass_at_k(correct, n, k) - correct / n).mean().item()",
     },
-    "08-rank": {
+    "10-rank": {
         "zeros": "return 0.0",
         "ties in order of appearance": """
             ranks = torch.stack([v.argsort(stable=True).argsort() for v in (x, y)]).double()
@@ -808,7 +808,7 @@ WRONG = {
         """,
         "the package's own": "return rank_correlation(x, y)",
     },
-    "09-build": {
+    "11-build": {
         "zeros": "return 0 * logprobs.sum()",
         "the sign": """
             batch = how.baseline == "batch"
@@ -874,7 +874,7 @@ WRONG = {
             return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
         """,
     },
-    "09-collapse": {
+    "11-collapse": {
         "never": "return None",
         "at once": 'return history[0]["step"]',
         "narrowing is enough": """

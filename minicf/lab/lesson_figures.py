@@ -8,18 +8,19 @@ from torch import Tensor
 from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, method_style, panels
 
 ROADMAP = (
-    ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO's clip"), ("04", "GRPO"),
-    ("05", "backprop is\nan adjoint"), ("06", "costates in\na transformer"),
-    ("07", "when a costate\nis wrong"), ("08", "when should\nRL start?"),
-    ("09", "critic or\nno critic"),
+    ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO"), ("04", "GRPO"),
+    ("05", "a leash and\na family"), ("06", "backprop is\nan adjoint"),
+    ("07", "costates in a\ntransformer"), ("08", "the real\nrun"),
+    ("09", "when is it\nwrong?"), ("10", "when should\nRL start?"), ("11", "critic or\nno critic?"),
 )  # fmt: skip
 
 
 def roadmap(current: int) -> Figure:
-    """The nine lessons in a row, 1 to 9, with lesson `current` marked."""
-    figure = Figure(figsize=(10.4, 1.5), layout="constrained")
+    """The eleven lessons in a row, 1 to 11, with lesson `current` marked."""
+    count = len(ROADMAP)
+    figure = Figure(figsize=(11, 1.5), layout="constrained")
     axis = figure.subplots()
-    parts = ((0, 4, "losses", BLUE), (4, 7, "costates", ORANGE), (7, 9, "decisions", GREEN))
+    parts = ((0, 5, "losses", BLUE), (5, 9, "costates", ORANGE), (9, count, "decisions", GREEN))
     for start, end, part, color in parts:
         axis.plot([start + 0.06, end - 0.06], [0.92, 0.92], color=color, linewidth=3)
         axis.text((start + end) / 2, 1.04, part, ha="center", va="bottom", color=color, fontsize=9)
@@ -33,7 +34,7 @@ def roadmap(current: int) -> Figure:
             axis.text(i + 0.5, 0.4, text, ha="center", va="center", color=ink, fontsize=8.5)
     place = current - 0.5
     axis.annotate("you are here", (place, 0), (place, -0.3), ha="center", fontsize=9)
-    axis.set(xlim=(0, 9), ylim=(-0.35, 1.3))
+    axis.set(xlim=(0, count), ylim=(-0.35, 1.3))
     axis.axis("off")
     return figure
 

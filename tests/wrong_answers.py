@@ -148,6 +148,7 @@ WRONG = {
         "probabilities instead of their logarithms": """
             return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1).exp()).mean()
         """,
+        "the package's own": "return loss_of_package(logprobs, advantages, mask)",
     },
     "02-loo": {
         "zeros": "return torch.zeros_like(rewards)",
@@ -336,6 +337,18 @@ WRONG = {
                 advantages[t] += discount * gae_lambda * advantages[t + 1]
             return advantages
         """,
+        "without the reward": """
+            advantages = torch.cat([discount * values[1:], values.new_zeros(1)]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += discount * gae_lambda * advantages[t + 1]
+            return advantages
+        """,
+        "without a discount": """
+            advantages = torch.cat([values[1:], values.new_tensor([reward])]) - values
+            for t in reversed(range(len(values) - 1)):
+                advantages[t] += gae_lambda * advantages[t + 1]
+            return advantages
+        """,
         "the critic's targets": """
             advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
             for t in reversed(range(len(values) - 1)):
@@ -427,24 +440,6 @@ WRONG = {
         """,
         "the package's own": "return group_advantages(rewards, group_size)",
     },
-    "04-own": {
-        "zeros": "return torch.zeros_like(advantages)",
-        "as it came": "return advantages",
-        "the sign": "return -advantages * group_size / (group_size - 1)",
-        "the factor upside down": "return advantages * (group_size - 1) / group_size",
-        "times the group's size": "return advantages * group_size",
-        "right for groups of four only": "return advantages * 4 / 3",
-        "divided by the number of others": "return advantages / (group_size - 1)",
-        "whole numbers": "return advantages * (group_size // (group_size - 1))",
-        "the batch for the group": "return advantages * len(advantages) / (len(advantages) - 1)",
-        "the sum of the others": """
-            groups = advantages.view(-1, group_size)
-            return (groups - (groups.sum(1, keepdim=True) - groups)).flatten()
-        """,
-        "the package's own": """
-            return group_advantages(advantages, group_size, "leave-one-out", "none")
-        """,
-    },
     "04-weights": {
         "zeros": "return torch.zeros(mask.shape)",
         "the sign": "return -mask.float() / mask.sum(1, keepdim=True) / len(mask)",
@@ -467,6 +462,323 @@ WRONG = {
         "the package's own": """
             values = torch.zeros(mask.shape, requires_grad=True)
             return torch.autograd.grad(aggregate_tokens(values, mask, "sequence"), values)[0]
+        """,
+    },
+    "05-build": {
+        "the sign": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "no ratio, a plain policy gradient": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            return -aggregate_tokens(advantages.unsqueeze(1) * logprobs, mask, how.aggregate)
+        """,
+        "the ratio the wrong way": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (old_logprobs - logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "the same clip on both sides": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + low)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "the default clip": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = 0.2, 0.2
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "the default aggregate": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, "token")
+        """,
+        "the default scale": """
+            advantages = group_advantages(rewards, group_size, how.baseline)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "own mean for leave-one-out": """
+            baseline = "none" if how.baseline == "none" else "mean"
+            advantages = group_advantages(rewards, group_size, baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "the whole batch as one group": """
+            advantages = group_advantages(rewards, len(rewards), how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "std with ddof 0": """
+            scale = "none" if how.scale == "std" else how.scale
+            advantages = group_advantages(rewards, group_size, how.baseline, scale)
+            if how.scale == "std":
+                spread = rewards.view(-1, group_size).std(1, correction=0).clamp(min=1e-9)
+                advantages = advantages / spread.repeat_interleave(group_size)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "tokens after the stop": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, torch.ones_like(mask), how.aggregate)
+        """,
+        "GSPO counts tokens after the stop": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "GSPO divides by the horizon": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.size(1)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "GSPO as a mean of ratios": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                mean = (log_ratio.exp() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = mean.log()
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "GSPO with the whole ratio": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "CISPO's weight not held fixed": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "CISPO without a cap": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = ratio.detach() * advantages * logprobs
+            else:
+                objective = torch.minimum(ratio * advantages, clipped * advantages)
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "no minimum": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            advantages = advantages.unsqueeze(1)
+            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if how.ratio == "sequence":
+                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+                log_ratio = log_ratio.expand_as(logprobs)
+            ratio = log_ratio.exp()
+            low, high = how.clip
+            clipped = ratio.clamp(1 - low, 1 + high)
+            if how.surrogate == "cispo":
+                objective = clipped.detach() * advantages * logprobs
+            else:
+                objective = clipped * advantages
+            return -aggregate_tokens(objective, mask, how.aggregate)
+        """,
+        "the package's own": """
+            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
+            switches = how.clip, how.aggregate, how.ratio, how.surrogate
+            return clipped_surrogate(logprobs, old_logprobs, advantages, mask, *switches)[0]
+        """,
+    },
+    "05-kl": {
+        "unchanged": "return rewards",
+        "the sign": "return rewards + beta * ((logprobs - ref_logprobs) * mask).sum(1).detach()",
+        "the ratio the wrong way": "return rewards - beta * ((ref_logprobs - logprobs) * mask).sum(1).detach()",
+        "tokens after the stop": "return rewards - beta * (logprobs - ref_logprobs).sum(1).detach()",
+        "a mean over tokens": """
+            total = ((logprobs - ref_logprobs) * mask).sum(1).detach()
+            return rewards - beta * total / mask.sum(1)
+        """,
+        "not detached": "return rewards - beta * ((logprobs - ref_logprobs) * mask).sum(1)",
+        "k2": """
+            log_ratio = ((logprobs - ref_logprobs) * mask).sum(1).detach()
+            return rewards - beta * log_ratio.square() / 2
+        """,
+        "k3": """
+            penalty = kl_penalty(logprobs, ref_logprobs).detach() * mask
+            return rewards - beta * penalty.sum(1)
+        """,
+        "no beta": "return rewards - ((logprobs - ref_logprobs) * mask).sum(1).detach()",
+        "the batch's mean": """
+            log_ratio = ((logprobs - ref_logprobs) * mask).sum(1).detach()
+            return rewards - beta * log_ratio.mean()
+        """,
+        "probabilities": """
+            change = ((logprobs.exp() - ref_logprobs.exp()) * mask).sum(1)
+            return rewards - beta * change.detach()
         """,
     },
     "06-adjoint": {
@@ -647,6 +959,103 @@ WRONG = {
             return whole - own_logit_costates(policy, rollout, advantages, at)
         """,
     },
+    "08-read": {
+        "zeros": "return torch.zeros(19, 3, 32).double()",
+        "the sign of the loss": """
+            with tap(policy.blocks[0]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            loss, _ = grpo_loss(
+                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
+            )
+            loss.backward()
+            return inputs[0].grad
+        """,
+        "the completions in place of the prompts": """
+            with tap(policy.blocks[0]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            loss, _ = grpo_loss(
+                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
+            )
+            loss.backward()
+            return -inputs[1].grad
+        """,
+        "GRPO's own aggregate": """
+            with tap(policy.blocks[0]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            loss, _ = grpo_loss(logprobs, rollout.logprobs, advantages, rollout.mask)
+            loss.backward()
+            return -inputs[0].grad
+        """,
+        "the mask forgotten": """
+            with tap(policy.blocks[0]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            mask = torch.ones_like(rollout.mask)
+            loss, _ = grpo_loss(logprobs, rollout.logprobs, advantages, mask, aggregate="constant")
+            loss.backward()
+            return -inputs[0].grad
+        """,
+        "another layer": """
+            with tap(policy.blocks[1]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            loss, _ = grpo_loss(
+                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
+            )
+            loss.backward()
+            return -inputs[0].grad
+        """,
+        "rewards in place of advantages": """
+            with tap(policy.blocks[0]) as inputs:
+                logprobs = completion_logprobs(
+                    policy, env.prompts, rollout.completions, rollout.group_size
+                )
+            loss, _ = grpo_loss(
+                logprobs, rollout.logprobs, rollout.rewards, rollout.mask, aggregate="constant"
+            )
+            loss.backward()
+            return -inputs[0].grad
+        """,
+        "the package's costates": """
+            costates = empirical_costates(policy, rollout, advantages, policy.blocks[0])
+            groups = costates[:, :3].unflatten(0, (len(env.prompts), rollout.group_size))
+            return groups.sum(1) / rollout.mask.numel()
+        """,
+    },
+    "08-cosine": {
+        "dead groups count as 0": """
+            lengths = left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
+            products = (left * truth).flatten(1).sum(1)
+            return products / lengths.where(lengths > 0, 1.0)
+        """,
+        "an epsilon": """
+            lengths = left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
+            return (left * truth).flatten(1).sum(1) / (lengths + 1e-4)
+        """,
+        "PyTorch's own, with its epsilon": """
+            return torch.cosine_similarity(left.flatten(1), truth.flatten(1), eps=1e-4)
+        """,
+        "a mean over the tokens' cosines": """
+            return torch.cosine_similarity(left, truth, dim=-1).mean(1)
+        """,
+        "no lengths": "return (left * truth).flatten(1).sum(1)",
+        "one cosine for all": """
+            return torch.cosine_similarity(left.flatten(), truth.flatten(), 0).expand(len(left))
+        """,
+        "the wrong sign": """
+            return -(left * truth).flatten(1).sum(1) / (
+                left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
+            )
+        """,
+    },
     "09-slope": {
         "the expected slope": "return -0.5",
         "zeros": "return 0.0",
@@ -698,38 +1107,20 @@ WRONG = {
         """,
     },
     "09-bias": {
-        "zeros": "return torch.zeros(J.shape[1]).double(), 0.0",
-        "the sign": """
-            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
-            return (pi * Q) @ (J - pi @ J), bound
-        """,
-        "nothing centred": """
-            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
-            return -(pi * Q) @ J, bound
-        """,
+        "zeros": "return torch.zeros(M.shape[1], dtype=M.dtype)",
+        "the sign": "return (pi * Q) @ (M - pi @ M)",
+        "nothing centred": "return -(pi * Q) @ M",
+        "without the policy": "return -Q @ (M - pi @ M)",
         "means over tokens instead of under pi": """
-            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
-            return -(pi * (Q - Q.mean())) @ (J - J.mean(0)), bound
+            return -(pi * (Q - Q.mean())) @ (M - M.mean(0))
         """,
         "a covariance without pi": """
-            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
-            return -(Q - Q.mean()) @ (J - J.mean(0)) / (len(Q) - 1), bound
+            return -(Q - Q.mean()) @ (M - M.mean(0)) / (len(Q) - 1)
         """,
-        "the entropy's bound": """
-            bound = 0.5 * (Q.max() - Q.min()) * torch.cdist(J, J).max() * -(pi @ pi.log())
-            return -(pi * (Q - pi @ Q)) @ (J - pi @ J), bound
-        """,
-        "without the half": """
-            bound = (Q.max() - Q.min()) * torch.cdist(J, J).max() * (1 - pi @ pi)
-            return -(pi * (Q - pi @ Q)) @ (J - pi @ J), bound
-        """,
-        "the length of the bias for its bound": """
-            bias = -(pi * (Q - pi @ Q)) @ (J - pi @ J)
-            return bias, bias.norm()
-        """,
+        "its length alone": "return ((pi * Q) @ (M - pi @ M)).norm()",
         "the package's own": """
-            bias, bounds = own_logit_bias(Q, pi, J)
-            return bias, bounds["gap"]
+            bias, bounds = own_logit_bias(Q, pi, M)
+            return bias
         """,
     },
     "10-headroom": {
@@ -768,111 +1159,68 @@ WRONG = {
     "10-rank": {
         "zeros": "return 0.0",
         "ties in order of appearance": """
-            ranks = torch.stack([v.argsort(stable=True).argsort() for v in (x, y)]).double()
-            return torch.corrcoef(ranks)[0, 1].item()
+            ranks = [v.argsort(stable=True).argsort() for v in (scores, gains)]
+            return torch.corrcoef(torch.stack(ranks).double())[0, 1].item()
         """,
         "argsort once": """
-            ranks = torch.stack([v.argsort(stable=True) for v in (x, y)]).double()
-            return torch.corrcoef(ranks)[0, 1].item()
+            ranks = [v.argsort(stable=True) for v in (scores, gains)]
+            return torch.corrcoef(torch.stack(ranks).double())[0, 1].item()
         """,
         "ties get the lowest rank": """
-            ranks = [(v[:, None] > v).sum(1).double() for v in (x, y)]
+            ranks = [(v[:, None] > v).sum(1).double() for v in (scores, gains)]
             a, b = (rank - rank.mean() for rank in ranks)
             scale = a.norm() * b.norm()
             return (a @ b / scale).item() if scale > 0 else 0.0
         """,
         "the textbook formula without ties": """
-            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, y)]
-            n, d = len(x), ranks[0] - ranks[1]
+            both = (scores, gains)
+            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
+            n, d = len(scores), ranks[0] - ranks[1]
             return 1 - 6 * d.square().sum().item() / (n * (n * n - 1))
         """,
         "Pearson of the values": """
-            a, b = x - x.mean(), y - y.mean()
+            a, b = scores - scores.mean(), gains - gains.mean()
             scale = a.norm() * b.norm()
             return (a @ b / scale).item() if scale > 0 else 0.0
         """,
         "Kendall's": """
-            signs = ((x[:, None] - x).sign() * (y[:, None] - y).sign()).sum()
-            return signs.item() / (len(x) * (len(x) - 1))
+            signs = (scores[:, None] - scores).sign() * (gains[:, None] - gains).sign()
+            return signs.sum().item() / (len(scores) * (len(scores) - 1))
         """,
         "the sign": """
-            ranks = [(v[:, None] < v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, -y)]
+            both = (scores, -gains)
+            ranks = [(v[:, None] < v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
             a, b = (rank - rank.mean() for rank in ranks)
             scale = a.norm() * b.norm()
             return (a @ b / scale).item() if scale > 0 else 0.0
         """,
         "nan where constant": """
-            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in (x, y)]
+            both = (scores, gains)
+            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
             a, b = (rank - rank.mean() for rank in ranks)
             return (a @ b / (a.norm() * b.norm())).item()
         """,
-        "the package's own": "return rank_correlation(x, y)",
+        "the package's own": "return rank_correlation(scores, gains)",
     },
-    "11-build": {
-        "zeros": "return 0 * logprobs.sum()",
-        "the sign": """
-            batch = how.baseline == "batch"
-            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
-            A = group_advantages(rewards, size, baseline, how.scale)
-            return -clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+    "11-reach": {
+        "zeros": "return 0.0",
+        "rounded away": "return (1 - (1 - probabilities) ** k).sum().item()",
+        "the logarithm of a rounded number": """
+            return -torch.expm1(k * torch.log(1 - probabilities)).sum().item()
         """,
-        "batch is the group": """
-            baseline = "mean" if how.baseline == "batch" else how.baseline
-            A = group_advantages(rewards, group_size, baseline, how.scale)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        "pass@k": "return -torch.expm1(k * torch.log1p(-probabilities.sum())).item()",
+        "right answers, counted again and again": "return (k * probabilities).sum().item()",
+        "at most one of each, on average": "return (k * probabilities).clamp(max=1).sum().item()",
+        "every answer": "return float((probabilities > 0).sum())",
+        "the sign": "return torch.expm1(k * torch.log1p(-probabilities)).sum().item()",
+        "the mean over answers": """
+            return -torch.expm1(k * torch.log1p(-probabilities)).mean().item()
         """,
-        "the batch's mean, the group's std": """
-            baseline = "mean" if how.baseline == "batch" else how.baseline
-            A = group_advantages(rewards, group_size, baseline, how.scale)
-            if how.baseline == "batch":
-                A = (rewards - rewards.mean()) / rewards.view(-1, group_size).std(1).mean()
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
+        "what is not found": "return (k * torch.log1p(-probabilities)).exp().sum().item()",
+        "one sample fewer": """
+            return -torch.expm1((k - 1) * torch.log1p(-probabilities)).sum().item()
         """,
-        "std with ddof 0": """
-            size = len(rewards) if how.baseline == "batch" else group_size
-            baseline = "mean" if how.baseline == "batch" else how.baseline
-            A = group_advantages(rewards, size, baseline, "none")
-            if how.scale == "std":
-                spread = rewards.view(-1, size).std(1, correction=0).clamp(min=1e-9)
-                A = A / spread.repeat_interleave(size)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
-        """,
-        "the default clip": """
-            batch = how.baseline == "batch"
-            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
-            A = group_advantages(rewards, size, baseline, how.scale)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, aggregate=how.aggregate)[0]
-        """,
-        "the default aggregate": """
-            batch = how.baseline == "batch"
-            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
-            A = group_advantages(rewards, size, baseline, how.scale)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip)[0]
-        """,
-        "the default scale": """
-            batch = how.baseline == "batch"
-            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
-            A = group_advantages(rewards, size, baseline)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
-        """,
-        "own mean for leave-one-out": """
-            batch = how.baseline == "batch"
-            size = len(rewards) if batch else group_size
-            baseline = "none" if how.baseline == "none" else "mean"
-            A = group_advantages(rewards, size, baseline, how.scale)
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
-        """,
-        "tokens after the stop": """
-            batch = how.baseline == "batch"
-            size, baseline = (len(rewards), "mean") if batch else (group_size, how.baseline)
-            A, every = group_advantages(rewards, size, baseline, how.scale), torch.ones_like(mask)
-            return clipped_surrogate(logprobs, old_logprobs, A, every, how.clip, how.aggregate)[0]
-        """,
-        "the package's own": """
-            rollout = Rollout(None, None, mask, old_logprobs, rewards, group_size)
-            A = method_advantages(how, rollout)[0]
-            return clipped_surrogate(logprobs, old_logprobs, A, mask, how.clip, how.aggregate)[0]
-        """,
+        "the common approximation": "return -torch.expm1(-k * probabilities).sum().item()",
     },
     "11-collapse": {
         "never": "return None",

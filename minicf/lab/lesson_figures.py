@@ -1,11 +1,15 @@
 """The figures of the lessons: data in, matplotlib figure out. Nothing here computes a result."""
 
+import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, method_style, panels
+from .figures import (
+    BLUE, CORPUS_COLORS, GREEN, GREY, ORANGE, PURPLE, RED, SKY, panels
+)  # fmt: skip
 
 ROADMAP = (
     ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO"), ("04", "GRPO"),
@@ -39,312 +43,654 @@ def roadmap(current: int) -> Figure:
     return figure
 
 
-def noisy_costates(starts: Tensor, cases: list[dict]) -> Figure:
-    """Costates at starts (S,) around ∇V, and without noise: one panel per number of steps left.
+def noisy_costates(starts: Tensor, case: dict[str, Tensor]) -> Figure:
+    """Costates at starts (S,) around the exact value gradient, and the one without noise.
 
-    A case has steps, costates (S, N) of N rollouts from each start, truth and noise_free (S,).
+    The case has costates (S, N) of N rollouts from each start, truth and noise_free (S,).
     """
-    figure, axes = panels(*[""] * len(cases), width=4.8, height=3.5)
-    for axis, case in zip(axes, cases):
-        costates, truth, noise_free = case["costates"], case["truth"], case["noise_free"]
-        axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=3)
-        for label, line, color in (("no noise", noise_free, RED), ("∇V, exact", truth, BLUE)):
-            axis.plot(starts, line, color=color, linewidth=2)
-            end = (starts[-1], line[-1])
-            axis.annotate(label, end, (7, -3), textcoords="offset points", color=color)
-        mean = costates.mean(1)
-        axis.plot(starts, mean, "o", color="black", markersize=3.5)
-        off, wrong = (mean - truth).abs().max(), (noise_free - truth).abs().max()
-        title = f"{case['steps']} steps left: noisy costates average to ∇V\n"
-        title += f"(within {off:.2f}); without noise it is {wrong:.2f} off"
-        axis.set_title(title, loc="left", fontsize=11)
-        axis.set(xlabel="state s (radians)", xlim=(-3.2, 4.6), xticks=range(-3, 4))
-    labels = (("one rollout each", 0.1, SKY), (f"mean of {costates.shape[1]:,}", 0.03, "black"))
+    title = "Noisy costates average to the value gradient; the costate without noise overshoots"
+    figure, (axis,) = panels(title, width=7.6, height=3.9)
+    costates, truth, noise_free = case["costates"], case["truth"], case["noise_free"]
+    axis.axhline(0, color=GREY, linewidth=0.6)
+    axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=4, alpha=0.7)
+    axis.plot(starts, noise_free, color=RED, linewidth=2)
+    axis.plot(starts, truth, color=BLUE, linewidth=2)
+    axis.plot(starts, costates.mean(1), "o", color="black", markersize=5)
+    style = dict(textcoords="offset points", va="center")
+    axis.annotate("without noise", (starts[-1], noise_free[-1]), (9, 0), color=RED, **style)
+    axis.annotate("value gradient, exact", (starts[-1], truth[-1]), (9, 0), color=BLUE, **style)
+    labels = ((f"mean of {costates.shape[1]:,}", 0.11, "black"), ("one rollout each", 0.04, SKY))
     for label, height, color in labels:
-        axes[0].annotate(label, (0.02, height), xycoords="axes fraction", color=color)
-    axes[0].set_ylabel("costate (reward per radian)")
+        axis.annotate(label, (0.02, height), xycoords="axes fraction", color=color)
+    axis.set(xlabel="state s where the rollout starts (radians)", xlim=(-3.2, 5.1))
+    axis.set(xticks=range(-3, 4), ylabel="costate (reward per radian)")
     return figure
 
 
-def estimator_variances(horizons: list[int], ratios: dict[str, list[float]]) -> Figure:
-    """Variance of the score function over that of pathwise at each horizon, a line per track."""
-    last = ", ".join(f"{ratio[-1]:.2g} ({track})" for track, ratio in ratios.items())
-    figure, (axis,) = panels(f"Variance ratio at T = {horizons[-1]}: {last}", height=3.1)
+def estimator_variances(rows: list[dict]) -> Figure:
+    """Variance of the score function over that of pathwise, a line per track.
+
+    A row has track, horizon and ratio; the tracks are called contracting and expanding.
+    """
+    title = "Pathwise varies less on the contracting track, more on a long expanding one"
+    figure, (axis,) = panels(title, width=6.8, height=3.3)
     axis.axhline(1, color=GREY, linewidth=1)
-    for text, height in (("pathwise varies less", 1.15), ("score function varies less", 0.55)):
-        axis.annotate(text, (horizons[-1] * 2, height), ha="right", color=GREY, fontsize=9)
-    for (track, ratio), color in zip(ratios.items(), (BLUE, RED)):
-        axis.loglog(horizons, ratio, "o-", color=color)
-        end = (horizons[-1], ratio[-1])
+    horizons = sorted({row["horizon"] for row in rows})
+    for track, color in (("contracting", BLUE), ("expanding", RED)):
+        ratios = [row["ratio"] for row in rows if row["track"] == track]
+        axis.loglog(horizons, ratios, "o-", color=color)
+        end = (horizons[-1], ratios[-1])
         axis.annotate(track, end, (8, -3), textcoords="offset points", color=color)
-    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 2.2))
+    for text, height, side in (("pathwise varies less ↑", 1.2, "bottom"),
+                               ("score function varies less ↓", 0.85, "top")):  # fmt: skip
+        axis.text(horizons[-1] * 2.7, height, text, ha="right", va=side, color=GREY, fontsize=9)
+    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 2.8))
     axis.set_ylabel("variance, score function / pathwise")
     axis.set_xticks(horizons, [str(horizon) for horizon in horizons])
     axis.minorticks_off()
     return figure
 
 
-def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
-    """Loss above its floor, success and pass@k (entries with step, loss, success, pass_at_k)."""
-    steps, near = [e["step"] for e in curve], floor + 0.1 * (curve[0]["loss"] - floor)
-    late = next((e for e in curve if e["loss"] < near), curve[-1])
-    figure, (left, right) = panels(
-        f"Nine tenths of the loss's fall are over by step {late['step']}",
-        f"There, exact success is {late['success']:.2f} and pass@{k} {late['pass_at_k']:.2f}",
-        width=4.5, height=3.2,
-    )  # fmt: skip
-    left.plot(steps, [e["loss"] for e in curve], color=GREY, linewidth=2)
-    left.axhline(floor, color=GREY, linewidth=1, linestyle="--")
-    left.annotate(f"floor {floor:.2f}", (steps[-1], floor), (-45, -13), textcoords="offset points")
-    left.set(xlabel="pretraining step", ylabel="loss, nats per token", ylim=(0, None))
-    for name, color, height in (("pass_at_k", GREEN, 0.85), ("success", BLUE, 0.7)):
-        right.plot(steps, [e[name] for e in curve], color=color, linewidth=2)
-        at = next((e for e in curve if e[name] > height), curve[-1])
-        label = f"pass@{k}" if name == "pass_at_k" else "exact success (pass@1)"
-        right.annotate(
-            label, (at["step"], at[name]), (9, -7), textcoords="offset points", color=color
-        )
-    right.set(xlabel="pretraining step", ylabel="mean over prompts", ylim=(0, 1.03))
-    for axis in (left, right):
-        axis.axvline(late["step"], color=ORANGE, linewidth=1)
+def _boxes(texts: list[str], chances: list[float], right: list[bool]) -> list[tuple]:
+    """(text, chance, right or not, left, bottom, width, height) of each text in a unit square.
+
+    The first and third token split a box from left to right, the others from bottom to top, so
+    that a text's area is its chance. Texts that begin alike follow one another.
+    """
+    boxes = []
+
+    def place(first: int, last: int, depth: int, box: tuple) -> None:
+        left, bottom, width, height = box
+        if last - first == 1:
+            boxes.append((texts[first], chances[first], right[first], *box))
+            return
+        whole, start = sum(chances[first:last]), first
+        while start < last and whole > 0:
+            end = start + 1
+            while end < last and texts[end][depth] == texts[start][depth]:
+                end += 1
+            part = sum(chances[start:end]) / whole
+            if depth % 2 == 0:
+                place(start, end, depth + 1, (left, bottom, width * part, height))
+                left += width * part
+            else:
+                place(start, end, depth + 1, (left, bottom, width, height * part))
+                bottom += height * part
+            start = end
+
+    place(0, len(texts), 0, (0.0, 0.0, 1.0, 1.0))
+    return boxes
+
+
+def square_of_answers(
+    prompt: str, texts: list[str], right: Tensor, players: dict[str, Tensor]
+) -> Figure:  # fmt: skip
+    """All completions (M,) of a prompt in a square, a panel for each player: area is probability.
+
+    `players` maps a name to the completions' probabilities (M,); the right ones are green.
+    """
+    figure, axes = panels(*players, width=3.8, height=4.5)
+    figure.suptitle(f"All that can be written after {prompt} (area: probability, green: right)")
+    for axis, probabilities in zip(axes, players.values()):
+        boxes = _boxes(texts, probabilities.tolist(), (right > 0).tolist())
+        for text, chance, good, left, bottom, width, height in boxes:
+            speck = chance < 1e-3
+            if speck and not good:
+                continue  # too small to see, and the ground is grey as well
+            color, edge = GREEN if good else "#DDDDDD", GREEN if speck else "white"
+            style = dict(facecolor=color, edgecolor=edge, linewidth=1 if speck else 0.4)
+            axis.add_patch(Rectangle((left, bottom), width, height, **style))
+            if max(width, height) > 0.065 and min(width, height) > 0.035:
+                label = text[: text.find(".") + 1] or text  # without the fill-up
+                middle = (left + width / 2, bottom + height / 2)
+                turned = 90 if height > 2 * width and width < 0.12 else 0
+                size = 16 if min(width, height) > 0.3 else 8
+                style = dict(color="white" if good else "black", fontsize=size, rotation=turned)
+                axis.text(*middle, label, ha="center", va="center", **style)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="#DDDDDD")
+        axis.set(xticks=[], yticks=[], xlabel="split by the first token (then the third)")
+    axes[0].set_ylabel("split by the second token (then the fourth)")
     return figure
 
 
-def clip_objective(
-    grid: list[float], curves: dict[float, list[tuple]], marks: dict[float, dict[str, float]]
-) -> Figure:
-    """PPO's objective and its gradient, its derivative by the ratio, for a panel per advantage.
+def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
+    """How far the loss has come, success and pass@k (entries with step, loss, success, pass_at_k).
 
-    `curves` maps an advantage to (objective, gradient) along `grid`; `marks` names ratios of it.
+    The loss is drawn as the share of its fall from the first entry to `floor` that is done.
     """
-    titles = []
-    for advantage, points in curves.items():
-        live = [ratio for ratio, (_, gradient) in zip(grid, points) if gradient != 0]
-        side, edge = ("above", live[-1]) if live[0] == grid[0] else ("below", live[0])
-        titles.append(f"A = {advantage:+.0f}: no gradient {side} {edge:.2f}")
-    figure, axes = panels(*titles, width=4.4, height=3.0)
-    for axis, (advantage, points) in zip(axes, curves.items()):
-        for name, curve, color in zip(("objective", "its gradient"), zip(*points), (BLUE, ORANGE)):
-            axis.plot(grid, curve, color=color, linewidth=2)
-            axis.text(grid[-1] + 0.03, curve[-1], name, color=color, va="center")
-        for text, ratio in marks[advantage].items():
-            point = (ratio, points[min(range(len(grid)), key=lambda i: abs(grid[i] - ratio))][0])
-            axis.plot(*point, "o", color=RED)
-            shift = (4, -14 if advantage > 0 else 6)
-            axis.annotate(text, point, shift, textcoords="offset points", color=RED)
-        axis.set(xlabel="ratio, new probability over old", xlim=(grid[0], 1.35 * grid[-1]))
-    axes[0].set_ylabel("of one token")
+    title = "When the loss has nearly arrived, success is only half-way"
+    figure, (axis,) = panels(title, width=7.2, height=3.9)
+    steps, fall = [e["step"] for e in curve], curve[0]["loss"] - floor
+    done = [(curve[0]["loss"] - e["loss"]) / fall for e in curve]
+    reach, success = ([e[key] for e in curve] for key in ("pass_at_k", "success"))
+    axis.plot(steps, reach, color=GREEN, linewidth=2.2, label=f"pass@{k}: one of {k} is right")
+    axis.plot(steps, done, color=GREY, linewidth=2.2, label="loss: share of its fall that is done")
+    axis.plot(steps, success, color=BLUE, linewidth=2.2, label="success: a single sample is right")
+    near = next((step for step, share in zip(steps, done) if share >= 0.9), None)
+    if near is not None:
+        axis.axvline(near, color=ORANGE, linewidth=1.5)
+        note = "nine tenths of the\nloss's fall are done"
+        axis.text(near - 6, 0.03, note, ha="right", va="bottom", color="#9A6A00", fontsize=9)
+    axis.set(xlabel="pretraining step", ylabel="share, from 0 to 1", ylim=(0, 1.03))
+    axis.set_xlim(0, steps[-1])
+    axis.legend(loc="lower right", frameon=False)
+    return figure
+
+
+
+def clip_objective(
+    ratios: list[float], curves: dict[float, tuple], marks: dict[float, dict[str, float]]
+) -> Figure:
+    """PPO's surrogate above, its gradient below, against the ratio; a column per advantage.
+
+    `curves` maps an advantage to (surrogates, gradients) along `ratios`, and `marks` to answers:
+    each name with its ratio, which must be one of `ratios`.
+    """
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.subplots(2, len(curves), sharex=True, height_ratios=(3, 2))
+    for column, (advantage, lines) in enumerate(curves.items()):
+        kind, side = ("right", "high") if advantage > 0 else ("wrong", "low")
+        number = f"{advantage:+.1f}".replace("-", "−")
+        title = f"A {kind} answer (A = {number}):\nno gradient once the ratio is {side}"
+        axes[0, column].set_title(title, loc="left", fontsize=11)
+        dead = [ratio for ratio, gradient in zip(ratios, lines[1]) if gradient == 0]
+        for axis, line, color in zip(axes[:, column], lines, (BLUE, RED)):
+            axis.axvspan(dead[0], dead[-1], color="#EEEEEE", zorder=0)
+            axis.plot(ratios, line, color=color, linewidth=2.5)
+            for name, ratio in marks[advantage].items():
+                height = line[ratios.index(ratio)]
+                axis.plot(ratio, height, "o", color="black", markersize=7)
+                place = (ratio, height)
+                style = dict(textcoords="offset points", ha="center", family="monospace")
+                aside = 14 if advantage < 0 else -14
+                axis.annotate(name, place, (aside, 9), fontsize=11, **style)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.margins(y=0.25)
+        axes[1, column].set_xlabel("ratio ρ, new probability / old probability")
+    axes[0, 0].set_ylabel("surrogate (reward)")
+    axes[1, 0].set_ylabel("gradient: its slope\nin the ratio")
     return figure
 
 
 def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
     """Exact success after each of many updates on one batch; a label and a curve per run."""
-    ends = ", ".join(f"{curve[-1]:.2f} {label}" for label, curve in runs.items())
-    start = next(iter(runs.values()))[0]
-    figure, (axis,) = panels(f"Success: {start:.2f} to {ends}", width=6.0, height=3.0)
+    title = "One batch, used again and again: without the clip, success is lost"
+    figure, (axis,) = panels(title, width=7.4, height=3.4)
     for (label, curve), color in zip(runs.items(), (BLUE, RED)):
-        axis.plot(curve, color=color, linewidth=2)
-        axis.annotate(
-            label, (len(curve) - 1, curve[-1]), (4, -3), textcoords="offset points", color=color
-        )
-    axis.axhline(start, color=GREY, linewidth=0.6)
+        axis.plot(curve, color=color, linewidth=2.5, label=label)
+    start = next(iter(runs.values()))[0]
+    axis.axhline(start, color=GREY, linewidth=1, linestyle="--", label="before the first update")
+    axis.legend(loc="lower left", frameon=False)
     axis.set(xlabel="updates on the same batch", ylabel="exact success", ylim=(0, 0.8))
-    axis.set_xlim(0, 1.3 * (len(curve) - 1))
+    axis.set_xlim(0, len(curve) - 1)
     return figure
 
 
-def live_groups(success: Tensor, shares: dict, grid: Tensor, curves: dict) -> Figure:
-    """Share of groups with right and wrong answers, by group size, against the prompt's success.
+def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> Figure:
+    """Share of live groups against a prompt's success: exact curves, and sampled dots.
 
-    `shares` has a sampled share for each of `success` (N,), `curves` the exact one along `grid`.
+    `curves` maps a group size to (success, share); `dots` maps the label of a policy to the same
+    by group size, with a place for each prompt. A policy has one colour.
     """
-    size, rare = max(shares), int((grid - 0.05).abs().argmin())
-    share = curves[size][rare]
-    title = f"At success {grid[rare]:.2f}, {share:.0%} of groups of {size} carry a signal"
-    figure, (axis,) = panels(title, width=6.4)
-    for G, color in zip(shares, (GREEN, BLUE, ORANGE)):
-        axis.plot(grid, curves[G], color=color, linewidth=1.2)
-        axis.plot(success, shares[G], ".", color=color)
-        axis.text(0.53, curves[G].max() - 0.09, f"G = {G}", color=color)
-    axis.set(xlabel="exact success of the prompt", ylabel="share of live groups", ylim=(0, 1.03))
+    title = "A group is silent where answers are nearly always wrong, or nearly always right"
+    figure, (axis,) = panels(title, width=7.4, height=4.0)
+    for size, (success, share) in curves.items():
+        axis.plot(success, share, color="black", linewidth=1.2)
+        label = f"groups of {size}"
+        axis.annotate(label, (0.5, share.max()), (0, -16), textcoords="offset points", ha="center")
+    for (label, sizes), color in zip(dots.items(), (ORANGE, BLUE)):
+        for success, share in sizes.values():
+            axis.plot(success, share, "o", color=color, markersize=5, label=label)
+            label = None  # one entry in the legend
+    axis.legend(loc="lower center", frameon=False)
+    axis.set(xlabel="success V of the prompt (exact)", ylabel="share of groups that carry a signal")
+    axis.set(xlim=(0, 1), ylim=(0, 1.03))
     return figure
 
 
-def noise_by_baseline(baselines: list[float], curves: list[dict]) -> Figure:
-    """Exact noise of a sample against a constant baseline, per checkpoint, two baselines marked.
+def weight_of_prompts(curves: dict[str, tuple]) -> Figure:
+    """The factor that a division by the std leaves on a prompt's gradient, a curve per label.
 
-    A curve has success, noise (a list over baselines), at_success and at_best, points (b, noise).
+    `curves` maps a label to (success, factor); the last is drawn dashed.
     """
-    last = curves[-1]
-    times = last["at_success"][1] / last["noise"][0]
-    title = f"At success {last['success']:.2f}, b = success is {times:.0f} times noisier than b = 0"
-    figure, (axis,) = panels(title, width=6.4, height=3.4)
-    for curve, color in zip(curves, (GREEN, BLUE, PURPLE)):
-        axis.plot(baselines, curve["noise"], color=color, linewidth=2)
-        axis.plot(*curve["at_success"], "o", color=color, markersize=8)
-        axis.plot(*curve["at_best"], "v", color=color, markersize=8)
-        end, label = (baselines[-1], curve["noise"][-1]), f"success {curve['success']:.2f}"
-        axis.annotate(label, end, (6, -4), textcoords="offset points", color=color)
-    marks = "circle: b = success\ntriangle: the best b"
-    axis.text(0.98, 0.04, marks, transform=axis.transAxes, ha="right")
-    axis.set(
-        xlabel="baseline b, the same for every prompt", ylabel="noise of one sample", yscale="log"
+    title = "Dividing by the std gives hard and easy prompts more weight"
+    figure, (axis,) = panels(title, width=7.4, height=3.6)
+    for (label, (success, factor)), color in zip(curves.items(), (GREY, BLUE, GREEN, "black")):
+        line = "--" if label == list(curves)[-1] else "-"
+        axis.plot(success, factor, line, color=color, linewidth=2, label=label)
+    axis.legend(loc="upper center", frameon=False)
+    axis.set(xlabel="success V of the prompt", ylabel="factor on its mean gradient")
+    axis.set(xlim=(0, 1), ylim=(0, 8))
+    return figure
+
+
+def methods_counted(stored: list[dict], live: list[dict]) -> Figure:
+    """Exact direction of each method's mean update, and the samples for a cosine of .9.
+
+    A row a method of `live`; its dot is red, those of the `stored` policies are blue. Rows have
+    method, cosine and samples (None: no number is enough).
+    """
+    figure, (left, right) = panels(
+        "Direction of the mean update", "Samples until one update is near ∇V", width=4.9, height=3.9
     )
+    figure.suptitle("What the mean points at depends on the method; what it costs, on the policy")
+    methods = [row["method"] for row in live][::-1]
+    most = max(row["samples"] or 0 for row in stored + live)
+    for rows, color, size, name in (
+        (stored, BLUE, 5, "a policy of the study"), (live, RED, 8, "the policy of this lesson"),
+    ):  # fmt: skip
+        for axis, key in ((left, "cosine"), (right, "samples")):
+            points = [(row[key] or 2.5 * most, methods.index(row["method"])) for row in rows
+                      if row["method"] in methods]  # fmt: skip
+            style = dict(color=color, markersize=size, alpha=0.45 if color == BLUE else 1.0)
+            axis.plot(*zip(*points), "o", label=name, markeredgewidth=0, **style)
+    for axis in (left, right):
+        axis.set(yticks=range(len(methods)), ylim=(-0.6, len(methods) - 0.4))
+        axis.grid(axis="y", color=GREY, linewidth=0.3)
+    left.set(xlabel="cosine of the mean update to ∇V", yticklabels=methods)
+    right.set(xlabel="samples a prompt for a cosine of .9", yticklabels=[""] * len(methods))
+    right.set_xscale("log")
+    ticks = [each for each in (30, 100, 300, 1000, 3000) if each < 1.6 * most]
+    right.set_xticks([*ticks, 2.5 * most], [*map(str, ticks), "never"])
+    right.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-def readiness_along(checkpoints: list[dict]) -> Figure:
-    """Real gain and readiness along pretraining, mean and range over seeds; a panel per corpus.
+SURROGATE_TITLES = {
+    "whole-sequence ratio": "ratio of the whole completion", "token ratio": "ratio of a token",
+    "CISPO": "CISPO's capped weight", "GSPO": "GSPO's ratio and clip",
+    "PPO clip": "clip of PPO and GRPO", "clip-higher": "clip of DAPO", "no ratio": "no ratio",
+}  # fmt: skip
 
-    Entries have corpus, step, gain and readiness. One factor for all panels scales readiness.
+
+def stale_data(stored: list[dict], live: list[dict]) -> Figure:
+    """Exact cosine of each surrogate's mean gradient to today's ∇J, against the data's age.
+
+    A panel a surrogate; a thin line a stored policy (seed and step), a thick one the live policy.
     """
-    corpora = list(dict.fromkeys(e["corpus"] for e in checkpoints))
-    steps = list(dict.fromkeys(e["step"] for e in checkpoints))
-    figure, axes = panels(*corpora, width=3.6, height=3.2)
-    ranges, mean = {}, {}
-    for place in ((key, corpus) for corpus in corpora for key in ("gain", "readiness")):
-        some = [(e["step"], e[place[0]]) for e in checkpoints if e["corpus"] == place[1]]
-        ranges[place] = [[value for at, value in some if at == step] for step in steps]
-        mean[place] = [sum(values) / len(values) for values in ranges[place]]
-    gain, ready = (max(max(mean[key, c]) for c in corpora) for key in ("gain", "readiness"))
-    units = {"gain": (1.0, "real gain", BLUE), "readiness": (gain / ready, "readiness", ORANGE)}
-    for (key, corpus), line in mean.items():
-        (unit, label, color), axis = units[key], axes[corpora.index(corpus)]
-        low, high = ([unit * end(values) for values in ranges[key, corpus]] for end in (min, max))
-        axis.fill_between(steps, low, high, color=color, alpha=0.2, lw=0)
-        axis.plot(steps, [unit * y for y in line], "o-", color=color, markersize=4)
-        title = f"{axis.get_title('left')}\n{label} peaks at step {steps[line.index(max(line))]}"
+    names = {name: title for name, title in SURROGATE_TITLES.items() if name != "clip-higher"}
+    figure = Figure(figsize=(8.8, 4.4), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True).flatten()
+    for axis, (name, title) in zip(axes, names.items()):
+        lines: dict[tuple, list] = {}
+        for row in [row for row in stored if row["surrogate"] == name]:
+            lines.setdefault((row["seed"], row["step"]), []).append((row["lag"], row["cosine"]))
+        for line in lines.values():
+            axis.plot(*zip(*line), color=SKY, linewidth=0.9)
+        line = [(row["lag"], row["cosine"]) for row in live if row["surrogate"] == name]
+        axis.plot(*zip(*line), "o-", color=RED, linewidth=2.5, markersize=4)
+        axis.axhline(0, color=GREY, linewidth=0.6)
         axis.set_title(title, loc="left", fontsize=11)
-        axis.set(xlabel="pretraining step", ylim=(-0.02, 2.1 * gain))
-    for y, (unit, label, color) in zip((0.9, 0.82), units.values()):
-        note = label if unit == 1 else f"{label} × {unit:.3f}"
-        axes[-1].annotate(note, (0.04, y), xycoords="axes fraction", color=color)
-    axes[0].set_ylabel("gain in exact success")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(ylim=(-1.05, 1.05))
+    for text, height, color in (
+        ("thin: a policy of the study", 0.14, SKY), ("thick: this lesson's policy", 0.04, RED),
+    ):  # fmt: skip
+        axes[0].annotate(text, (0.04, height), xycoords="axes fraction", color=color, fontsize=9)
+    figure.suptitle("As the data age, only the ratio of the whole completion stays exact")
+    figure.supxlabel("age of the data, in updates since they were sampled", fontsize=10)
+    figure.supylabel("cosine of the mean update to today's ∇J", fontsize=10)
     return figure
 
 
-def _dots(axis: Axes, values: dict[str, list[float]], label: str) -> None:
-    """A row of dots for each method, with a bar at its mean."""
-    for i, (method, some) in enumerate(values.items()):
-        color = method_style(method)["color"]
-        axis.plot(some, [i] * len(some), "o", color=color, alpha=0.5, markersize=5)
-        axis.plot(sum(some) / len(some), i, "|", color="black", markersize=16)
-    axis.set_yticks(range(len(values)), values)
-    for tick in axis.get_yticklabels():
-        tick.set_color(method_style(tick.get_text())["color"])
-    axis.set(xlabel=label)
+def noise_by_baseline(baselines: list[float], curves: dict[str, dict]) -> Figure:
+    """Exact noise of one sample against a constant baseline: a panel for each named network.
+
+    A curve is of lesson.counted_noise: success, noise (a list over baselines), at_success, best
+    and least.
+    """
+    names = [f"a network that is {name}" for name in curves]
+    figure, axes = panels(*names, width=4.6, height=3.7)
+    figure.suptitle("The quietest baseline lies far below the success rate")
+    for axis, curve in zip(axes, curves.values()):
+        axis.plot(baselines, curve["noise"], color=BLUE, linewidth=2.2)
+        axis.plot(curve["best"], curve["least"], "v", color=GREEN, markersize=11)
+        axis.plot(curve["success"], curve["at_success"], "o", color=RED, markersize=9)
+        low, high = (curve["best"], curve["least"]), (curve["success"], curve["at_success"])
+        near = dict(textcoords="offset points")
+        axis.annotate("quietest b", low, (2, 14), color=GREEN, **near)
+        axis.annotate("b = success rate", high, (-11, 0), ha="right", color=RED, **near)
+        axis.set(xlabel="baseline b (reward)", xlim=(-0.04, 1.02))
+        axis.set_ylim(-0.04 * max(curve["noise"]), None)
+    axes[0].set_ylabel("noise (mean squared distance)")
+    return figure
+
+
+def gain_and_readiness(checkpoints: list[dict]) -> Figure:
+    """Real gain above, readiness below, along pretraining: means over seeds, a column per corpus.
+
+    Entries have corpus, seed, step, gain, readiness and sampled. Bands are the range over seeds.
+    """
+    titles = {"clean": "clean: true sums", "narrow": "narrow: targets up to 9",
+              "wrong": "wrong: a third of the sums false"}  # fmt: skip
+    figure = Figure(figsize=(9, 4.3), layout="constrained")
+    axes = figure.subplots(2, len(titles), sharex=True, sharey="row")
+    for column, (corpus, title) in enumerate(titles.items()):
+        upper, lower = axes[:, column]
+        some = [entry for entry in checkpoints if entry["corpus"] == corpus]
+        steps = list(dict.fromkeys(entry["step"] for entry in some))
+        each = [[entry for entry in some if entry["step"] == step] for step in steps]
+        gains = [[entry["gain"] for entry in entries] for entries in each]
+        exact = [[entry["readiness"] for entry in entries] for entries in each]
+        sampled = [[entry["sampled"]["8"]["readiness"] for entry in entries] for entries in each]
+        means = _mean_and_range(lower, steps, exact, BLUE, "exact")
+        _mean_and_range(upper, steps, gains, ORANGE, "")
+        lower.plot(steps, [sum(x) / len(x) for x in sampled], "--", color=SKY, linewidth=2,
+                   label="from 8 samples a prompt")  # fmt: skip
+        pick = steps[means.index(max(means))]
+        for axis in (upper, lower):
+            axis.axvline(pick, color=GREY, linewidth=1, linestyle=":")
+            axis.spines[["top", "right"]].set_visible(False)
+        upper.set_title(title, loc="left", fontsize=11)
+        lower.set_xlabel("pretraining step")
+    axes[0, 0].set(ylabel="gain of 20 GRPO rollouts\n(exact success)", ylim=(0, None))
+    axes[1, 0].set(ylabel="readiness\n(signal × headroom)", ylim=(0, None))
+    axes[1, 1].legend(frameon=False, loc="upper left", fontsize=9)
+    axes[0, 1].annotate("dotted: where mean\nreadiness is highest", (0.2, 0.75), color=GREY,
+                        xycoords="axes fraction", fontsize=9)  # fmt: skip
+    figure.suptitle("Where readiness is high, a short RL run gains")
+    return figure
+
+
+def _mean_and_range(
+    axis: Axes, steps: list[int], values: list[list[float]], color: str, label: str,
+    line: str = "o-",
+) -> list[float]:  # fmt: skip
+    """A line at the mean of each step's values and a band over their range; returns the means."""
+    means = [sum(each) / len(each) for each in values]
+    axis.fill_between(steps, [min(each) for each in values], [max(each) for each in values],
+                      color=color, alpha=0.15, linewidth=0)  # fmt: skip
+    axis.plot(steps, means, line, color=color, linewidth=2, markersize=4, label=label)
+    return means
+
+
+def ranks_by_corpus(ranks: dict, labels: dict[str, str]) -> Figure:
+    """Rank correlation of each predictor with the gain, a mark per corpus; means over seeds."""
+    title = "Readiness ranks well on all three corpora; each rival slips on one"
+    figure, (axis,) = panels(title, width=8, height=3.9)
+    rows = range(len(labels))[::-1]
+    for (corpus, color), mark in zip(CORPUS_COLORS.items(), "os^"):
+        values = [ranks[corpus][name]["rank"][0] for name in labels]
+        axis.plot(values, rows, mark, color=color, markersize=8, alpha=0.8, label=corpus)
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    axis.set(xlabel="rank correlation with the real gain (1: the same order, −1: upside down)")
+    axis.set(xlim=(-1.06, 1.06), ylim=(-0.6, len(labels) - 0.4))
+    axis.set_yticks(rows, labels.values())
+    axis.grid(axis="y", color=GREY, alpha=0.2)
+    axis.legend(frameon=False, title="corpus", loc="upper left", fontsize=9)
+    return figure
+
+
+def switch_at_equal_cost(rows: list[dict]) -> Figure:
+    """Final success of one budget by the step at which RL takes over, and readiness' picks.
+
+    Rows have corpus, seed, step, before, success and readiness; bands are the range over seeds.
+    """
+    titles = {"clean": "Clean sums: late is best, and the picks come close",
+              "wrong": "Wrong sums: early is best, and most picks miss it"}  # fmt: skip
+    figure, axes = panels(*titles.values(), width=4.7, height=3.3)
+    for axis, corpus in zip(axes, titles):
+        some = [row for row in rows if row["corpus"] == corpus]
+        steps = list(dict.fromkeys(row["step"] for row in some))
+        each = [[row for row in some if row["step"] == step] for step in steps]
+        for key, color, label in (("success", RED, "in the end"), ("before", GREY, "before RL")):
+            values = [[row[key] for row in seeds] for seeds in each]
+            _mean_and_range(axis, steps, values, color, label)
+        seeds = dict.fromkeys(row["seed"] for row in some)
+        curves = [[row for row in some if row["seed"] == seed] for seed in seeds]
+        picks = [max(curve, key=lambda row: row["readiness"]) for curve in curves]
+        axis.plot(
+            [row["step"] for row in picks], [row["success"] for row in picks], "o", color=BLUE,
+            fillstyle="none", markersize=9, markeredgewidth=1.5, label="readiness' pick, by seed",
+        )  # fmt: skip
+        axis.set(xlabel="step of pretraining at which RL takes over", ylim=(0, 1.03))
+    axes[0].set_ylabel("exact success, mean over prompts")
+    axes[0].legend(frameon=False, loc="lower center", fontsize=9)
+    return figure
+
+
+def _dots(axis: Axes, values: dict[str, list[float]], colors: dict[str, str]) -> None:
+    """A row of dots for each name, from the top down, with a bar at its mean."""
+    for height, (name, each) in zip(range(len(values))[::-1], values.items()):
+        if each:
+            axis.plot(each, [height] * len(each), "o", color=colors[name], alpha=0.4, markersize=5)
+            mean = sum(each) / len(each)
+            axis.plot([mean] * 2, [height - 0.3, height + 0.3], color=colors[name], linewidth=3)
+    axis.set_yticks(range(len(values))[::-1], values)
+    axis.set_ylim(-0.6, len(values) - 0.4)
+
+
+def critics_by_samples(rows: list[dict]) -> Figure:
+    """Final success of each baseline by samples a prompt, on one scale; a dot a seed.
+
+    Rows have group_size, method and success.
+    """
+    sizes = sorted({row["group_size"] for row in rows}, reverse=True)
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    kinds = {"exact": BLUE, "learned": ORANGE, "group": GREY, "batch": GREY}
+    colors = {name: kinds[name.split()[0]] for name in names}
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.subplots(1, len(sizes), sharex=True, sharey=True)
+    for axis, size in zip(axes, sizes):
+        some = [row for row in rows if row["group_size"] == size]
+        values = {name: [r["success"] for r in some if r["method"] == name] for name in names}
+        _dots(axis, values, colors)
+        axis.set_title(f"{size} sample{'s' if size > 1 else ''} a prompt", loc="left", fontsize=11)
+        axis.set(xlabel="exact success at the end", xlim=(0.55, 1.01))
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("With many samples a prompt any baseline will do; with few it matters which")
+    return figure
 
 
 def leaderboard_over_seeds(board: list[dict]) -> Figure:
-    """Success against samples and seconds, mean over seeds; below, each seed's end and diversity.
+    """Final success and different right answers left, by method; a dot a seed, a bar their mean.
 
-    Rows have method, seed, curve (step, success), samples, seconds, success, distinct. The oracle
-    draws nothing and stands at the others' steps. Samples are those of every rollout, without what
-    DAPO draws anew. Seconds are the quickest seed's, the least disturbed, spread over the steps.
+    Rows have method, success and distinct; the dotted line is the oracle's mean.
     """
     rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
-    order = sorted(rows, key=lambda method: sum(row["success"] for row in rows[method]))
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    size = sorted(row["samples"] for row in board)[len(board) // 2]
-    axes = figure.subplot_mosaic([["samples", "seconds"], ["success", "distinct"]])
-    for method in order:
-        style = method_style(method)
-        at = list(zip(*(row["curve"] for row in rows[method])))  # entries, each over the seeds
-        success = [sum(e["success"] for e in entries) / len(entries) for entries in at]
-        shares = [entries[0]["step"] / at[-1][0]["step"] for entries in at]
-        axes["samples"].plot([size * share for share in shares], success, **style)
-        seconds = min(row["seconds"] for row in rows[method])
-        axes["seconds"].plot([seconds * share for share in shares], success, **style)
-    for key, label in (
-        ("success", "final success; a dot per seed, a bar at the mean"),
-        ("distinct", "distinct right answers in 64 samples, at the end"),
-    ):
-        _dots(axes[key], {m: [row[key] for row in rows[m]] for m in order}, label)
-    means = {
-        m: sum(row["success"] for row in rows[m]) / len(rows[m]) for m in order if m != "oracle"
-    }
-    second, first = list(means)[-2:]
-    title = f"{first} ends highest, {means[first] - means[second]:.3f} above {second}"
-    axes["samples"].set_title(title, loc="left", fontsize=11)
-    axes["samples"].set(xlabel="samples (the oracle draws none)", ylabel="success, mean over seeds")
-    axes["seconds"].set(xlabel="seconds on one thread")
-    for axis in axes.values():
+    order = sorted(rows, key=lambda method: -sum(row["success"] for row in rows[method]))
+    colors = {method: ORANGE if "critic" in method else GREY for method in order}
+    colors |= {"PPO without critic": GREY, "oracle": "black"}
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = {"success": "Most methods end close together", "distinct": "All keep few answers"}
+    for axis, (key, title) in zip(axes, titles.items()):
+        values = {method: [row[key] for row in rows[method]] for method in order}
+        _dots(axis, values, colors)
+        for mean in [sum(each) / len(each) for name, each in values.items() if name == "oracle"]:
+            axis.axvline(mean, color="black", linewidth=1, linestyle=":")
+        axis.set_title(title, loc="left", fontsize=11)
         axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color=GREY, alpha=0.2)
+    axes[0].set_xlabel("exact success at the end\n(orange: with a critic)")
+    axes[1].set(xlabel="different right answers to a prompt\nin 64 samples", xlim=(0, None))
     return figure
 
 
-def costate_cosines(text: str, sizes: list[int], curves: list[list[float]]) -> Figure:
-    """Cosine to ∇V of a mean of n costates, n in sizes, a curve per token; the first n with .9."""
-    needed = [next((n for n, c in zip(sizes, curve) if c >= 0.9), sizes[-1]) for curve in curves]
-    most, least = max(zip(needed, text)), min(zip(needed, text))
-    figure, (left, right) = panels(
-        "One costate is mostly noise; their mean turns to ∇V",
-        f"Cosine .9 takes {most[0]} costates at `{most[1]}`, {least[0]} at `{least[1]}`",
-        width=4.6,
-    )
-    colors = (GREY, "black", RED, ORANGE, SKY, BLUE)
-    for i, (n, curve, color) in enumerate(zip(needed, curves, colors)):
-        left.plot(sizes, curve, color=color, linewidth=2)
-        right.bar(i, n, 0.6, bottom=0.7, color=color)
-        right.annotate(n, (i, n + 0.7), (0, 3), textcoords="offset points", ha="center")
-    left.axhline(0.9, color=GREY, linewidth=0.6, linestyle="--")
-    left.set(
-        xscale="log", xlabel="costates averaged, n", ylabel="mean cosine to ∇V", ylim=(0, 1.03)
-    )
-    right.set(yscale="log", xlabel="token that carries the nudge", ylabel="n for cosine .9")
-    right.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
-    for label, color in zip(right.get_xticklabels(), colors):
-        label.set_color(color)
-    return figure
+def sharpen_or_expand(rows: list[dict], draws: list[int]) -> Figure:
+    """Exact pass@k and coverage before and after GRPO, a column per corpus; means over seeds.
 
-
-def credit_map(text: str, rows: dict[str, list[float]]) -> Figure:
-    """First-order effects of a text's tokens, a row per estimate; the last is the truth."""
-    name, first, truth = next(iter(rows)), next(iter(rows.values())), list(rows.values())[-1]
-    wrong = sum(a * b < 0 for a, b in zip(first, truth))
-    title = f"The map of {name} has the wrong sign at {wrong} of {len(text)} tokens"
-    figure, (axis,) = panels(title, width=6.4, height=2.2)
-    for i, (label, effects) in enumerate(rows.items()):
-        axis.text(-0.15, -i, label, ha="right", va="center")
-        for x, (token, effect) in enumerate(zip(text, effects)):
-            strength = 0.75 * abs(effect) / max(map(abs, effects))  # of the row's largest
-            style = dict(color=BLUE if effect > 0 else RED, alpha=strength, linewidth=0)
-            axis.add_patch(Rectangle((x, -i - 0.45), 0.95, 0.9, **style))
-            axis.text(x + 0.3, -i, token, ha="center", va="center", family="monospace", fontsize=15)
-            axis.text(x + 0.68, -i, f"{effect:+.2f}", ha="center", va="center", fontsize=8)
-    note = "blue: scaling the token up helps; red: it hurts"
-    axis.annotate(note, (0, -len(rows) + 0.35), fontsize=8)
-    axis.set(xlim=(-2.1, len(text)), ylim=(-len(rows) + 0.2, 0.5))
-    axis.axis("off")
-    return figure
-
-
-def error_and_entropy(families: dict[str, list[dict]]) -> Figure:
-    """Exact error of a costate against entropy, a line per family of policies, and its predictions.
-
-    A row has nats, error, and the predictions gap, collision and entropy.
+    Rows have corpus, method, pass_at_k and coverage, both along `draws`.
     """
-    runs, (first, *_, last) = sum(families.values(), []), next(iter(families.values()))
-    times = last["error"] / first["error"]
-    worst = max(row["entropy"] / row["error"] for row in runs)
+    titles = {"clean": "pretrained on true sums", "narrow": "pretrained on narrow sums"}
+    figure = Figure(figsize=(6.8, 3.7), layout="constrained")
+    axes = figure.subplots(2, len(titles), sharex=True)
+    styles = {"before RL": ("black", "before RL"), "GRPO": (BLUE, "after GRPO")}
+    for column, (corpus, title) in enumerate(titles.items()):
+        for method, (color, label) in styles.items():
+            some = [r for r in rows if (r["corpus"], r["method"]) == (corpus, method)]
+            for axis, key in zip(axes[:, column], ("pass_at_k", "coverage")):
+                mean = [sum(each) / len(some) for each in zip(*(row[key] for row in some))]
+                axis.plot(draws, mean, color=color, linewidth=2.5, label=label)
+        axes[0, column].set_title(title, loc="left", fontsize=11)
+        axes[0, column].set_ylim(0, 1.04)
+        axes[1, column].set(xscale="log", xlabel="samples of each prompt, k", ylim=(0, None))
+        axes[1, column].minorticks_off()
+    axes[0, 0].set_ylabel("pass@k")
+    axes[1, 0].set_ylabel("coverage: different right\nanswers found")
+    axes[0, 0].legend(frameon=False, loc="lower right")
+    for axis in axes.flatten():
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("With one sample GRPO wins; with many, the policy before it finds more")
+    return figure
+
+
+def prompts_left_out(rows: list[dict]) -> Figure:
+    """Success along GRPO on the prompts it trains on and on others; a panel per start.
+
+    Rows have start and curve (step, success, held_out); bands are the range over seeds.
+    """
+    starts = sorted({row["start"] for row in rows})
+    titles = [f"from pretraining step {start}" for start in starts]
+    figure, axes = panels(*titles, width=3.9, height=2.8)
+    for axis, start in zip(axes, starts):
+        curves = [row["curve"] for row in rows if row["start"] == start]
+        steps = [entry["step"] for entry in curves[0]]
+        for key, color, label in (("success", BLUE, "trained on"), ("held_out", RED, "left out")):
+            values = [[entry[key] for entry in entries] for entries in zip(*curves)]
+            means = _mean_and_range(axis, steps, values, color, label, "-")
+            place = (steps[-1], means[-1])
+            axis.annotate(label, place, (6, -3), textcoords="offset points", color=color)
+        axis.set(xlabel="GRPO rollout", ylim=(0, 1.03), xlim=(-3, 1.25 * steps[-1]))
+        axis.set_xticks(steps[::2])
+    axes[0].set_ylabel("exact success, mean over prompts")
+    figure.suptitle("RL on some of the prompts makes the policy forget the others")
+    return figure
+
+
+def costate_cosines(sizes: list[int], curves: dict[str, list[float]]) -> Figure:
+    """Cosine to the exact value gradient of the mean of n costates, n in sizes, a curve per token.
+
+    Curves come in the order of the text, six of them: three of the prompt, three of the answer.
+    """
+    title = "The mean costate turns to the value gradient everywhere; soonest where the answer ends"
+    figure, (axis,) = panels(title, width=8.0, height=3.9)
+    axis.axhline(0.9, color=GREY, linewidth=0.8, linestyle="--")
+    colors = (SKY, BLUE, "black", ORANGE, RED, GREEN)
+    for i, ((token, curve), color) in enumerate(zip(curves.items(), colors)):
+        style = "--" if i < 3 else "-"
+        part = "prompt" if i < 3 else "answer"
+        label = f"at the {token} of the {part}"
+        axis.plot(sizes, curve, style, color=color, linewidth=2, label=label)
+    axis.legend(loc="lower right", frameon=False)
+    axis.set(xscale="log", xlabel="number n of sampled costates in the mean", ylim=(0, 1.03))
+    axis.set(ylabel="cosine to the exact gradient", yticks=(0, 0.25, 0.5, 0.75, 0.9, 1))
+    return figure
+
+
+def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
+    """Attention's share of the credit that arrives at each token of the text, a row per layer.
+
+    Rows go from the first block up to the final norm; nan where no credit arrives at all.
+    """
+    title = "Attention carries all the credit of the early prompt and none above the last block"
+    figure, (axis,) = panels(title, width=7.6, height=3.4)
+    colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
+    image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
+    for layer, row in enumerate(shares):
+        for place, share in enumerate(row):
+            known = share == share  # False for nan
+            note = f"{share:.2f}".replace("-0.00", "0.00") if known else "no credit"
+            ink = "white" if known and share > 0.7 else "black"
+            size = 10 if known else 8
+            axis.text(place, layer, note, ha="center", va="center", color=ink, fontsize=size)
+    layers = [f"entering block {layer}" for layer in range(len(shares) - 1)]
+    axis.set_yticks(range(len(shares)), [*layers, "entering the final norm"])
+    axis.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
+    axis.set(xlabel="token that receives the credit")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
+    bar.set_ticklabels(["its own\nlogits", "attention"])
+    return figure
+
+
+def absolute_and_relative_error(rows: list[dict]) -> Figure:
+    """Exact error of a costate of one policy from heated to cooled, absolute and relative.
+
+    A row has factor, nats, absolute, relative, and the bounds collision and entropy.
+    """
     figure, (left, right) = panels(
-        f"{first['nats']:.1f} to {last['nats']:.1f} nats: {times:,.0f} times the error",
-        f"Gaps give it exactly, entropy within a factor of {worst:.1f}",
-        width=4.8,
+        "Absolute error: a hill", "Relative error: a valley", width=5.2, height=3.9
     )
-    for (name, rows), color in zip(families.items(), (BLUE, RED)):
-        points = [(row["nats"], row["error"]) for row in rows]
-        left.plot(*zip(*points), "o-", color=color)
-        style = dict(textcoords="offset points", color=color, ha="right")
-        left.annotate(name, points[0], (-6, -12), **style)
-    left.margins(y=0.13)
-    left.set(xlabel="entropy of the policy at the state (nats)", ylabel="E‖λ̂ − ∇V‖²", yscale="log")
-    names = {"entropy": ("H", SKY, -3), "collision": ("1 − exp(−H)", GREEN, 4)}
-    for key, (name, color, up) in (names | {"gap": ("the gap", "black", -11)}).items():
-        points = sorted((row["nats"], row[key] / row["error"]) for row in runs)
-        right.plot(*zip(*points), "o", color=color, markersize=4)
-        label = f"from {name}"
-        right.annotate(label, points[-1], (8, up), textcoords="offset points", color=color)
-    right.set(xlabel="entropy (nats)", ylabel="prediction / exact error", ylim=(0.8, None))
-    right.set_xlim(0, 1.6 * max(row["nats"] for row in runs))
+    factors = [row["factor"] for row in rows]
+    styles = {
+        "entropy": ("bound from the entropy H", SKY, "--"),
+        "collision": ("bound from 1 − exp(−H)", GREEN, "--"),
+        "absolute": ("exact, = sampling gaps", RED, "o-"),
+    }
+    for key, (label, color, line) in styles.items():
+        left.plot(factors, [row[key] for row in rows], line, color=color, linewidth=2, label=label)
+    left.legend(frameon=False, loc="lower left")
+    left.set_ylabel("mean squared error of one costate")
+    right.plot(factors, [row["relative"] for row in rows], "o-", color=BLUE, linewidth=2)
+    right.axhline(1, color=GREY, linewidth=1)
+    note = "below this line one costate is more signal than noise"
+    right.annotate(note, (factors[0], 1), (0, 5), textcoords="offset points", color=GREY)
+    right.set_ylabel("mean squared error over ‖∇V‖²")
+    shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
+    labels = [f"{row['factor']:g}\n{row['nats']:.2g} nats" for row in shown]
+    for axis in (left, right):
+        axis.set(xscale="log", yscale="log")
+        axis.set_xlabel("heated  ←  factor on the logits, entropy left  →  cooled")
+        axis.set_xticks([row["factor"] for row in shown], labels)
+        axis.minorticks_off()
+    return figure
+
+
+def backward_pass_along(histories: dict[int, list[dict]]) -> Figure:
+    """Success and the cosine of each step's backward pass to ∇V, a colour per group size.
+
+    `histories` maps a group size to rows with step, success and cosine.
+    """
+    figure, (left, right) = panels(
+        "The policy learns", "What loss.backward() leaves points along ∇V", width=4.9, height=3.3
+    )
+    for (size, rows), color in zip(histories.items(), (ORANGE, BLUE)):
+        steps = [row["step"] for row in rows]
+        label = f"{size} completions a prompt"
+        left.plot(steps, [row["success"] for row in rows], color=color, linewidth=2, label=label)
+        right.plot(steps, [row["cosine"] for row in rows], ".", color=color, alpha=0.35)
+        cosines = torch.tensor([row["cosine"] for row in rows])
+        means = [cosines[max(0, i - 5) : i + 6].mean().item() for i in range(len(rows))]
+        right.plot(steps, means, color=color, linewidth=2, label=label)
+    left.set(xlabel="training step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
+    right.set(xlabel="training step", ylabel="cosine to the exact ∇V", ylim=(-1, 1.03))
+    right.axhline(0, color=GREY, linewidth=0.6)
+    right.annotate("dots: single steps\nlines: means of eleven", (0.03, 0.04), fontsize=9,
+                   color=GREY, xycoords="axes fraction")  # fmt: skip
+    left.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def prompts_along(prompts: list[str], rows: list[dict]) -> Figure:
+    """Cosine to ∇V of what each step leaves at each prompt; a dead group is white.
+
+    Rows, one a step, have by_prompt and dead, both (Q,).
+    """
+    title = "More and more groups are dead (white) as the policy learns"
+    figure, (axis,) = panels(title, width=8.5, height=4.2)
+    cosines = torch.stack([row["by_prompt"].where(~row["dead"], torch.nan) for row in rows], 1)
+    picture = axis.imshow(cosines.tolist(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto",
+                          interpolation="nearest")  # fmt: skip
+    bar = figure.colorbar(picture, ax=axis, label="cosine to ∇V")
+    bar.outline.set_visible(False)
+    axis.set_yticks(range(len(prompts)), prompts, family="monospace", fontsize=8)
+    axis.set(xlabel="training step", ylabel="prompt")
+    return figure
+
+
+def cosine_of_averages(curves: dict[str, list[float]]) -> Figure:
+    """Cosine to ∇V of the mean of n backward passes at frozen weights, a line per loss."""
+    figure, (axis,) = panels("Noise averages out; a bend stays", width=6.4, height=3.4)
+    for (name, curve), color, up in zip(curves.items(), (BLUE, ORANGE, GREY), (1, -9, -4)):
+        axis.plot(range(1, len(curve) + 1), curve, color=color, linewidth=2)
+        end = (len(curve), curve[-1])
+        axis.annotate(name, end, (6, up), textcoords="offset points", color=color)
+    axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+    axis.axhline(0, color=GREY, linewidth=0.6)
+    axis.set(xscale="log", xlabel="backward passes averaged, n", ylabel="cosine of the mean to ∇V")
+    axis.set_xlim(1, 5 * len(curve))
+    axis.set_ylim(-0.6, 1.05)
     return figure

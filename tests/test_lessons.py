@@ -161,7 +161,7 @@ def execute(cell, namespace):
         exec(compile(tree, cell.id, "exec"), namespace)
         if last:
             display(eval(compile(ast.Expression(last.value), cell.id, "eval"), namespace))
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         return error
     return None
 
@@ -313,7 +313,7 @@ def test_set_up_in_the_repository(folder, monkeypatch):
 def test_set_up_elsewhere_ends_with_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = execute(code_cells(LESSONS[0])[0], {})
-    assert isinstance(error, SystemExit)
+    assert isinstance(error, ModuleNotFoundError)
     assert str(error).startswith("minicf/ not found") and "\n" not in str(error)
 
 

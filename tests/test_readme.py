@@ -1,14 +1,11 @@
-"""The README's Python runs as it stands there."""
+"""The README's Python runs as it stands there, and its table is that of the lessons."""
 
-import ast
+import json
 import re
 
-import torch
 from conftest import ROOT
 
-from minicf.env import SumGame
-from minicf.gpt import GPT
-
+LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.ipynb"))
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
@@ -30,25 +27,15 @@ def test_the_loop_runs_and_prints_success_and_cosine(capsys):
         assert 0 < success < 1 and -1 <= cosine <= 1
 
 
-def test_a_checkpoint_is_loaded_and_sampled_from(tmp_path, capsys, monkeypatch):
-    """From a file as train.py leaves it."""
-    path = tmp_path / "runs/demo/units/method-GRPO-of-8.pt"
-    path.parent.mkdir(parents=True)
-    torch.save({"weights": GPT.for_world(SumGame()).state_dict()}, path)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block("method-GRPO-of-8"), "README.md", "exec"), {"__name__": "readme"})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and all(line.startswith("12=") for line in lines)
-    assert all(line.endswith((" right", " wrong")) for line in lines)
+def test_minutes_are_those_that_the_lessons_state():
+    rows = re.findall(r"^\| (\d\d) \|.*?\| (\d+) \|", README, re.M)
+    assert [number for number, _ in rows] == [path.stem[:2] for path in LESSONS]
+    for (number, minutes), path in zip(rows, LESSONS):
+        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        assert f"about {minutes} minutes" in first, number
 
 
-def test_the_adapter_is_the_one_that_is_tested():
-    """Its code in the README is that of test_huggingface.py, but for comments and docstring."""
-
-    def forward(text):
-        tree = ast.parse(text)
-        (found,) = [n for n in ast.walk(tree) if getattr(n, "name", "") == "HuggingFacePolicy"]
-        return [ast.dump(n) for n in found.body if isinstance(n, ast.FunctionDef)]
-
-    tested = (ROOT / "tests" / "test_huggingface.py").read_text()
-    assert forward(block("HuggingFacePolicy")) == forward(tested)
+def test_the_licence_is_0bsd():
+    text = " ".join(README.split())
+    assert "SPDX-License-Identifier: 0BSD" in text
+    assert "for any purpose with or without fee is hereby granted" in text

@@ -7,6 +7,13 @@ assertion of both: an answer that crashes would prove nothing about the test.
 
 WRONG = {
     "01-logprob": {
+        "detached": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :].detach()
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            return (logprobs * (stops.cumsum(1) - stops == 0)).sum(1)
+        """,
         "zeros": "return 0 * policy(prompts)[0].sum((1, 2))",
         "the logits one position early": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
@@ -113,6 +120,9 @@ WRONG = {
         "the package's own": "return success(policy, env)",
     },
     "02-loss": {
+        "the mask multiplied": """
+            return -(advantages.detach() * (logprobs * mask).sum(1)).mean()
+        """,
         "zeros": "return 0 * logprobs.sum()",
         "the sign": """
             return (advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
@@ -755,9 +765,12 @@ WRONG = {
     },
     "05-kl": {
         "unchanged": "return rewards",
-        "the sign": "return rewards + beta * ((logprobs - ref_logprobs) * mask).sum(1).detach()",
-        "the ratio the wrong way": "return rewards - beta * ((ref_logprobs - logprobs) * mask).sum(1).detach()",
-        "tokens after the stop": "return rewards - beta * (logprobs - ref_logprobs).sum(1).detach()",
+        "the sign": """
+            return rewards + beta * ((logprobs - ref_logprobs) * mask).sum(1).detach()
+        """,
+        "tokens after the stop": """
+            return rewards - beta * (logprobs - ref_logprobs).sum(1).detach()
+        """,
         "a mean over tokens": """
             total = ((logprobs - ref_logprobs) * mask).sum(1).detach()
             return rewards - beta * total / mask.sum(1)
@@ -836,6 +849,12 @@ WRONG = {
         """,
     },
     "06-noise-free": {
+        "the costate of the average rollout": """
+            start = torch.full((len(eps),), s)
+            states = track.rollout(start, eps)
+            noisy = track.costates(states)[:, 0]
+            return noisy.mean().item(), track.costates(states.mean(0, keepdim=True))[0, 0].item()
+        """,
         "zeros": "return 0.0, 0.0",
         "the other way round": """
             start = torch.full((len(eps),), s, dtype=eps.dtype)
@@ -902,6 +921,13 @@ WRONG = {
             with tap(at) as inputs:
                 logits = policy(tokens)[0][:, 2:]
             terms = advantages[:, None] * token_logprobs(logits, completions) * (completions != 12)
+            return torch.autograd.grad(terms.sum(), inputs)[0]
+        """,
+        "the mask ignored": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            with tap(at) as inputs:
+                logits = policy(tokens)[0][:, 2:]
+            terms = advantages[:, None] * token_logprobs(logits, completions)
             return torch.autograd.grad(terms.sum(), inputs)[0]
         """,
         "the mean over rows": """
@@ -1157,6 +1183,14 @@ WRONG = {
         "the package's own": "return (pass_at_k(correct, n, k) - correct / n).mean().item()",
     },
     "10-rank": {
+        "equal values count as one rank": """
+            centred = []
+            for values in (scores, gains):
+                ranks = torch.unique(values, return_inverse=True)[1].double()
+                centred.append(ranks - ranks.mean())
+            scale = centred[0].norm() * centred[1].norm()
+            return (centred[0] @ centred[1] / scale).item() if scale > 0 else 0.0
+        """,
         "zeros": "return 0.0",
         "ties in order of appearance": """
             ranks = [v.argsort(stable=True).argsort() for v in (scores, gains)]
@@ -1223,6 +1257,24 @@ WRONG = {
         "the common approximation": "return -torch.expm1(-k * probabilities).sum().item()",
     },
     "11-collapse": {
+        "the success of step 0": """
+            entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / (1 - history[0]["success"])
+            for entry in entries:
+                if entry["entropy"] < share * first * (1 - entry["success"]):
+                    return entry["step"]
+            return None
+        """,
+        "silent for good after success 1": """
+            entries = [entry for entry in history if "entropy" in entry]
+            first = entries[0]["entropy"] / (1 - entries[0]["success"])
+            for entry in entries:
+                if entry["success"] == 1:
+                    return None
+                if entry["entropy"] < share * first * (1 - entry["success"]):
+                    return entry["step"]
+            return None
+        """,
         "never": "return None",
         "at once": 'return history[0]["step"]',
         "narrowing is enough": """

@@ -7,6 +7,7 @@ results beside thresholds; the lessons and figures read them.
 
 import copy
 import itertools
+from dataclasses import replace
 
 import torch
 import torch.nn as nn
@@ -24,7 +25,7 @@ from ..exact import entropy, outcomes, success, value_gradient, value_gradients
 from ..gpt import GPT
 from ..grpo import group_advantages
 from ..ppo import clipped_surrogate
-from ..rollout import completion_logprobs, sample
+from ..rollout import Rollout, completion_logprobs, sample
 from ..tap import tap
 from .family import expected_advantages
 
@@ -175,6 +176,34 @@ def hardening(
     return result
 
 
+def rewarded(rollout: Rollout) -> tuple[Rollout, Tensor]:
+    """The rows with a reward, and which they are (B,); with it as advantage others add nothing."""
+    right = rollout.rewards > 0
+    names = ("prompts", "completions", "mask", "logprobs", "rewards")
+    return replace(rollout, **{name: getattr(rollout, name)[right] for name in names}), right
+
+
+def shares_by_layer(policy: GPT, states: list[tuple[Rollout, Tensor]]) -> list[list[float]]:
+    """Attention's share of the exact value gradient at each token that is fed, a row per layer.
+
+    `states` are `exact.outcomes` of a prompt with 0, 1, 2 … tokens of an answer. At a token of the
+    prompt the state is the whole prompt, at one of the answer all up to it. Nan where no credit
+    arrives: entering the final norm before the prompt's last token.
+    """
+    columns = []
+    for j, (every, p) in enumerate(states):
+        kept, right = rewarded(every)
+        first = every.prompts.size(1) - 1
+        for place in range(first + 1) if j == 0 else [first + j]:
+            column = []
+            for at in policy.stream:
+                whole = p[right] @ empirical_costates(policy, kept, kept.rewards, at)[:, place]
+                own = p[right] @ own_logit_costates(policy, kept, kept.rewards, at)[:, place]
+                column.append(attention_share(whole - own, whole).item())
+            columns.append(column)
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
 def relatives(
     policy: GPT, env: SumGame, prompt: Tensor, at: nn.Module, generator: torch.Generator
 ) -> dict[str, float]:
@@ -193,8 +222,9 @@ def audit(
     """All of it, for policies in float64 on the CPU, by pretraining step.
 
     `states`: `identities` at STATES, every layer. `along`: error, its bounds, entropy and biased
-    relatives at `09=`, checkpoint by checkpoint. `untrained`: hardening of a policy that nothing
-    has trained. The rest is of the last checkpoint.
+    relatives at `09=`, checkpoint by checkpoint. `credit`: attention's
+    share at each token of `09=4+5`. `untrained`: hardening of a policy that nothing has trained.
+    The rest is of the last checkpoint.
     """
     prompt, last = env.prompts[9], max(checkpoints)
     none, states, along = prompt[:0], [], []
@@ -208,14 +238,15 @@ def audit(
         nats = entropy(policy, env, prompt[None]).item()
         row = {"step": step, "nats": nats, "error": bound["gap"], "signal": signal} | bound
         along.append(row | relatives(policy, env, prompt, at, generator))
-    policy = checkpoints[last]
+    policy, fed = checkpoints[last], env.encode("4+5")
+    along_answer = [outcomes(policy, env, prompt, fed[:j]) for j in range(len(fed) + 1)]
     untrained = GPT.for_world(env, 2, 2, 16, torch.Generator().manual_seed(0)).double()
     return {
         "states": states,
         "along": along,
         "samples": sample_curve(policy, env, prompt, policy.blocks[0], generator),
         "backward_pass": backward_pass(policy, env, generator),
-        "hardening": hardening(policy, env, prompt, env.encode("4"), 0),
+        "credit": shares_by_layer(policy, along_answer),
         "untrained": hardening(untrained, env, prompt, env.encode("4"), 0),
     }
 

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 """
 
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from ..training import METHODS
@@ -51,9 +52,9 @@ def of_demonstration(report: dict) -> dict[str, Figure]:
         "leash": leash(report["family"]["leash"]),
         "control": control(report["control"]),
         "samples": samples(costates["samples"]),
-        "attention": attention(costates["states"]),
+        "credit": credit_by_layer("09=4+5", costates["credit"]),
         "error": error(costates["along"]),
-        "hardening": hardening(costates["hardening"]),
+        "hardening": hardening(costates["untrained"]),
     }
 
 
@@ -174,10 +175,9 @@ def held_out(rows: list[dict]) -> Figure:
 
 def learning_curve(pretraining: list[dict], start: int, history: list[dict]) -> Figure:
     """Exact success along pretraining (entries with step, success) and RL from step `start` on."""
-    before, after = history[0]["success"], history[-1]["success"]
+    before = history[0]["success"]
     figure, (left, right) = panels(
-        f"Pretraining reaches {pretraining[-1]['success']:.2f}",
-        f"GRPO from step {start} goes from {before:.2f} to {after:.2f}",
+        "Pretraining: imitating sums", f"GRPO from step {start} on: rewarded for right ones"
     )
     steps = [e["step"] for e in pretraining]
     left.plot(steps, [e["success"] for e in pretraining], "o-", color=BLUE)
@@ -306,49 +306,62 @@ def leash(rows: list[dict]) -> Figure:
 
 
 def readiness(entries: list[dict]) -> Figure:
-    """Predicted against real gain, and both along pretraining, of `readiness.ranking`'s entries."""
-    best = max(entries, key=lambda e: e["readiness"])
-    unit = max(e["gain"] for e in entries) / best["readiness"]
-    figure, (left, middle, right) = panels(
-        "Where readiness is high, RL gains",
-        f"Readiness picks step {best['step']} of the {best['corpus']} corpus",
-        "The parabola of success does not see a stuck run",
-    )
+    """Readiness, and the parabola of success, beside the real gain; both along pretraining."""
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    axes = figure.subplots(2, 2)
+    (by_readiness, by_parabola), (gains, predicted) = axes
     for corpus in dict.fromkeys(e["corpus"] for e in entries):
         some = [e for e in entries if e["corpus"] == corpus]
         color, steps = CORPUS_COLORS[corpus], [e["step"] for e in some]
         gain, ready = [e["gain"] for e in some], [e["readiness"] for e in some]
         parabola = [e["success"] * (1 - e["success"]) for e in some]
-        left.plot(ready, gain, "o", color=color, label=corpus)
-        right.plot(parabola, gain, "o", color=color)
-        middle.plot(steps, gain, "o-", color=color)
-        middle.plot(steps, [unit * each for each in ready], ":", color=color)
-    left.legend(frameon=False, title="pretraining corpus")
-    left.set(xlabel="readiness: signal × headroom", ylabel="real gain of a short GRPO run")
-    label = f"gain (line), readiness × {unit:.2g} (dots)"
-    middle.set(xlabel="pretraining step", ylabel=label)
-    right.set(xlabel="p(1 − p) of mean success p", ylabel="real gain of a short GRPO run")
+        by_readiness.plot(ready, gain, "o", color=color, label=corpus)
+        by_parabola.plot(parabola, gain, "o", color=color)
+        gains.plot(steps, gain, "o-", color=color)
+        predicted.plot(steps, ready, "o-", color=color)
+    by_readiness.legend(frameon=False, title="pretraining corpus")
+    gain = "gain of a short GRPO run"
+    for axis, title, across, up in (
+        (by_readiness, "Where readiness is high, RL gains", "readiness: signal × headroom", gain),
+        (by_parabola, "p(1 − p) misses a stuck run", "p(1 − p) of mean success p", gain),
+        (gains, "The gain, from each checkpoint", "pretraining step", gain),
+        (predicted, "Readiness, before any RL", "pretraining step", "readiness"),
+    ):
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.set(xlabel=across, ylabel=up)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def leaderboard(board: list[dict]) -> Figure:
-    """Success against rollouts and seconds, and what is left of diversity; a row per method."""
-    final = {row["method"]: row["success"] for row in board}
-    best = max((m for m in final if m != "oracle"), key=final.get)
-    figure, (left, middle, right) = panels(
-        f"{best} ends highest: {final[best]:.3f}",
-        "The same by the clock",
-        "Right answers per prompt that survive",
-    )
-    for row in board:
-        success, style = [e["success"] for e in row["curve"]], method_style(row["method"])
-        left.plot([e["step"] for e in row["curve"]], success, label=row["method"], **style)
-        middle.plot([e["seconds"] for e in row["curve"]], success, **style)
-        right.barh(f"{row['method']}  {row['success']:.3f}", row["distinct"], color=style["color"])
-    left.legend(frameon=False, fontsize=8)
-    left.set(xlabel="rollouts (the oracle: updates)", ylabel="exact success")
-    middle.set(xlabel="seconds of training, one thread", ylabel="exact success")
-    right.set(xlabel="distinct right answers in 64 samples", ylabel="final success")
+    """Exact success along each run, best first, with the oracle's (dotted) in every panel."""
+    oracle = next((row for row in board if row["method"] == "oracle"), None)
+    board = sorted(board, key=lambda row: -row["success"])
+    columns = 4
+    rows = -(-len(board) // columns)
+    figure = Figure(figsize=(12, 0.6 + 2.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis, row in zip(axes, board):
+        if oracle:
+            steps = [entry["step"] for entry in oracle["curve"]]
+            success = [entry["success"] for entry in oracle["curve"]]
+            axis.plot(steps, success, ":", color="black", label="oracle: the exact gradient")
+        if row is not oracle:
+            steps = [entry["step"] for entry in row["curve"]]
+            success = [entry["success"] for entry in row["curve"]]
+            axis.plot(steps, success, color=BLUE, linewidth=2, label="this method")
+        note = f"ends at {row['success']:.3f}\n{row['distinct']:.1f} distinct answers\n"
+        note += f"{row['seconds']:.0f} s on one thread"
+        axis.annotate(note, (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=8)
+        axis.set_title(row["method"], loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylim(0, 1.03)
+    for axis in axes[len(board) :]:
+        axis.axis("off")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper right", ncols=2, fontsize=9)
+    figure.supxlabel("rollout (the oracle: update)", fontsize=10)
+    figure.supylabel("exact success, mean over prompts", fontsize=10)
     return figure
 
 
@@ -369,7 +382,10 @@ def control(result: dict) -> Figure:
     for gain, color in ((-0.2, BLUE), (0.1, RED)):
         some = [row for row in regimes if row["gain"] == gain]
         right.plot([r["horizon"] for r in some], [r["ratio"] for r in some], "o-", color=color)
-        right.annotate(f"θ = {gain}", (some[-1]["horizon"], some[-1]["ratio"]), color=color)
+        end = (some[-1]["horizon"], some[-1]["ratio"])
+        label = f"θ = {gain}"
+        right.annotate(label, end, (8, -3), textcoords="offset points", color=color)
+    right.margins(x=0.25)
     right.axhline(1, color=GREY, linewidth=0.8)
     right.set(yscale="log", xlabel="horizon T", ylabel="variance, score-function / pathwise")
     return figure
@@ -377,9 +393,8 @@ def control(result: dict) -> Figure:
 
 def samples(rows: list[dict]) -> Figure:
     """Cosine and relative error of a mean of n costates, beside the exact n^(−1/2) line."""
-    last = rows[-1]
     figure, (left, right) = panels(
-        f"{last['n']} costates point along ∇V: cosine {last['cosine']:.3f}",
+        "The mean of many costates points along ∇V",
         "The error falls as 1/√n, by the exact formula",
     )
     n = [row["n"] for row in rows]
@@ -392,34 +407,38 @@ def samples(rows: list[dict]) -> Figure:
     return figure
 
 
-def attention(states: list[dict]) -> Figure:
-    """C4: the share of ∇V that came by attention, by layer and state, at the last checkpoint."""
-    last = max(row["step"] for row in states)
-    layers = sorted({row["layer"] for row in states})
-    some = [r for r in states if r["step"] == last]
-    names = list(dict.fromkeys(f"{r['target']:02d}={r['prefix']}" for r in some))
-    title = "Attention carries credit below the last block, none above it"
-    figure, (axis,) = panels(title, width=6)
-    for layer, color in zip(layers, (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)):
-        shares = [r["attention_share"] for r in some if r["layer"] == layer]
-        places = [i + 0.2 * (layer - 1) for i in range(len(shares))]
-        label = "above the blocks" if layer == layers[-1] else f"entering block {layer}"
-        bars = axis.bar(places, shares, 0.18, color=color, label=label)
-        axis.bar_label(bars, fmt="%.2f", fontsize=7)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(names)), names, family="monospace")
-    axis.legend(frameon=False)
-    axis.set(xlabel="state, read at its last token", ylabel="attention's share of ∇V")
+def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
+    """Attention's share of the credit that arrives at each token of the text, a row per layer.
+
+    Rows go from the first block up to the final norm; nan where no credit arrives at all.
+    """
+    title = "Attention carries all the credit of the early prompt and none above the last block"
+    figure, (axis,) = panels(title, width=7.6, height=3.4)
+    colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
+    image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
+    for layer, row in enumerate(shares):
+        for place, share in enumerate(row):
+            known = share == share  # False for nan
+            note = f"{share:.2f}".replace("-0.00", "0.00") if known else "no credit"
+            ink = "white" if known and share > 0.7 else "black"
+            size = 10 if known else 8
+            axis.text(place, layer, note, ha="center", va="center", color=ink, fontsize=size)
+    layers = [f"entering block {layer}" for layer in range(len(shares) - 1)]
+    axis.set_yticks(range(len(shares)), [*layers, "entering the final norm"])
+    axis.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
+    axis.set(xlabel="token that receives the credit")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
+    bar.set_ticklabels(["its own\nlogits", "attention"])
     return figure
 
 
 def error(along: list[dict]) -> Figure:
     """C5: the exact error of a costate and its bounds, and the biased relatives, by checkpoint."""
     along = sorted(along, key=lambda row: row["step"])
-    ratio = max(row["entropy"] / row["error"] for row in along)
     figure, (left, right) = panels(
-        f"Entropy bounds the error, within a factor of {ratio:.1f}",
-        "Biased relatives of the costate",
+        "Entropy bounds the error of a costate", "Biased relatives of the costate"
     )
     steps = [row["step"] for row in along]
     lines = (
@@ -440,10 +459,8 @@ def error(along: list[dict]) -> Figure:
 
 def hardening(result: dict[str, list[dict]]) -> Figure:
     """Entropy, error and signal as a policy hardens, with J bounded (shifting) or not (cooling)."""
-    first, *_, last = result["cooling"]
     figure, axes = panels(
-        "One logit takes all: error and signal vanish",
-        f"Cooled to {last['nats']:.1f} nats: {last['error'] / first['error']:.1f} times the error",
+        "One logit takes all: error and signal vanish", "Cooling lowers entropy, not the error"
     )
     for axis, way in zip(axes, ("shifting", "cooling")):
         rows = result[way]

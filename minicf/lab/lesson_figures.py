@@ -2,13 +2,12 @@
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from .figures import (
-    BLUE, CORPUS_COLORS, GREEN, GREY, ORANGE, PURPLE, RED, SKY, panels
+    BLUE, CORPUS_COLORS, GREEN, GREY, ORANGE, RED, SKY, panels
 )  # fmt: skip
 
 ROADMAP = (
@@ -504,7 +503,8 @@ def leaderboard_over_seeds(board: list[dict]) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color=GREY, alpha=0.2)
     axes[0].set_xlabel("exact success at the end\n(orange: with a critic)")
-    axes[1].set(xlabel="different right answers to a prompt\nin 64 samples", xlim=(0, None))
+    label = "different right answers to a prompt\nin 64 samples (dotted: the oracle's mean)"
+    axes[1].set(xlabel=label, xlim=(0, None))
     return figure
 
 
@@ -568,41 +568,18 @@ def costate_cosines(sizes: list[int], curves: dict[str, list[float]]) -> Figure:
     figure, (axis,) = panels(title, width=8.0, height=3.9)
     axis.axhline(0.9, color=GREY, linewidth=0.8, linestyle="--")
     colors = (SKY, BLUE, "black", ORANGE, RED, GREEN)
-    for i, ((token, curve), color) in enumerate(zip(curves.items(), colors)):
+    places = (7, 6, 5, 4, 3, 0)  # where each curve carries its token
+    for i, ((token, curve), color, place) in enumerate(zip(curves.items(), colors, places)):
         style = "--" if i < 3 else "-"
-        part = "prompt" if i < 3 else "answer"
-        label = f"at the {token} of the {part}"
+        label = {0: "token of the prompt", 3: "token of the answer"}.get(i)
         axis.plot(sizes, curve, style, color=color, linewidth=2, label=label)
+        box = dict(facecolor="white", edgecolor=color, boxstyle="circle,pad=0.25")
+        style = dict(ha="center", va="center", family="monospace", weight="bold", fontsize=11)
+        axis.text(sizes[place], curve[place], token, color=color, bbox=box, **style)
     axis.legend(loc="lower right", frameon=False)
     axis.set(xscale="log", xlabel="number n of sampled costates in the mean", ylim=(0, 1.03))
     axis.set(ylabel="cosine to the exact gradient", yticks=(0, 0.25, 0.5, 0.75, 0.9, 1))
-    return figure
-
-
-def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
-    """Attention's share of the credit that arrives at each token of the text, a row per layer.
-
-    Rows go from the first block up to the final norm; nan where no credit arrives at all.
-    """
-    title = "Attention carries all the credit of the early prompt and none above the last block"
-    figure, (axis,) = panels(title, width=7.6, height=3.4)
-    colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
-    image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
-    for layer, row in enumerate(shares):
-        for place, share in enumerate(row):
-            known = share == share  # False for nan
-            note = f"{share:.2f}".replace("-0.00", "0.00") if known else "no credit"
-            ink = "white" if known and share > 0.7 else "black"
-            size = 10 if known else 8
-            axis.text(place, layer, note, ha="center", va="center", color=ink, fontsize=size)
-    layers = [f"entering block {layer}" for layer in range(len(shares) - 1)]
-    axis.set_yticks(range(len(shares)), [*layers, "entering the final norm"])
-    axis.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
-    axis.set(xlabel="token that receives the credit")
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
-    bar.set_ticklabels(["its own\nlogits", "attention"])
+    axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     return figure
 
 
@@ -618,7 +595,7 @@ def absolute_and_relative_error(rows: list[dict]) -> Figure:
     styles = {
         "entropy": ("bound from the entropy H", SKY, "--"),
         "collision": ("bound from 1 − exp(−H)", GREEN, "--"),
-        "absolute": ("exact, = sampling gaps", RED, "o-"),
+        "absolute": ("exact, and from sampling gaps", RED, "o-"),
     }
     for key, (label, color, line) in styles.items():
         left.plot(factors, [row[key] for row in rows], line, color=color, linewidth=2, label=label)
@@ -630,7 +607,10 @@ def absolute_and_relative_error(rows: list[dict]) -> Figure:
     right.annotate(note, (factors[0], 1), (0, 5), textcoords="offset points", color=GREY)
     right.set_ylabel("mean squared error over ‖∇V‖²")
     shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
-    labels = [f"{row['factor']:g}\n{row['nats']:.2g} nats" for row in shown]
+    labels = []
+    for row in shown:
+        digits = 2 if row["nats"] > 0.1 else 1
+        labels.append(f"{row['factor']:g}\n{row['nats']:.{digits}g} nats")
     for axis in (left, right):
         axis.set(xscale="log", yscale="log")
         axis.set_xlabel("heated  ←  factor on the logits, entropy left  →  cooled")
@@ -656,7 +636,7 @@ def backward_pass_along(histories: dict[int, list[dict]]) -> Figure:
         means = [cosines[max(0, i - 5) : i + 6].mean().item() for i in range(len(rows))]
         right.plot(steps, means, color=color, linewidth=2, label=label)
     left.set(xlabel="training step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
-    right.set(xlabel="training step", ylabel="cosine to the exact ∇V", ylim=(-1, 1.03))
+    right.set(xlabel="training step", ylabel="cosine to the exact ∇V", ylim=(-0.6, 1.03))
     right.axhline(0, color=GREY, linewidth=0.6)
     right.annotate("dots: single steps\nlines: means of eleven", (0.03, 0.04), fontsize=9,
                    color=GREY, xycoords="axes fraction")  # fmt: skip
@@ -664,17 +644,20 @@ def backward_pass_along(histories: dict[int, list[dict]]) -> Figure:
     return figure
 
 
-def prompts_along(prompts: list[str], rows: list[dict]) -> Figure:
-    """Cosine to ∇V of what each step leaves at each prompt; a dead group is white.
+def prompts_along(prompts: list[str], rows: list[dict], ends: list[float]) -> Figure:
+    """Cosine to ∇V of what each step leaves at each prompt; a dead group is grey.
 
-    Rows, one a step, have by_prompt and dead, both (Q,).
+    Rows, one a step, have by_prompt and dead, both (Q,); `ends` is each prompt's final success.
     """
-    title = "More and more groups are dead (white) as the policy learns"
+    title = "More and more groups are dead (grey) as the policy learns"
     figure, (axis,) = panels(title, width=8.5, height=4.2)
     cosines = torch.stack([row["by_prompt"].where(~row["dead"], torch.nan) for row in rows], 1)
     picture = axis.imshow(cosines.tolist(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto",
                           interpolation="nearest")  # fmt: skip
-    bar = figure.colorbar(picture, ax=axis, label="cosine to ∇V")
+    axis.set_facecolor("#bbbbbb")
+    for place, end in enumerate(ends):
+        axis.text(len(rows) + 0.5, place, f"{end:.2f}", va="center", fontsize=8)
+    bar = figure.colorbar(picture, ax=axis, label="cosine to ∇V", pad=0.06)
     bar.outline.set_visible(False)
     axis.set_yticks(range(len(prompts)), prompts, family="monospace", fontsize=8)
     axis.set(xlabel="training step", ylabel="prompt")
@@ -684,13 +667,15 @@ def prompts_along(prompts: list[str], rows: list[dict]) -> Figure:
 def cosine_of_averages(curves: dict[str, list[float]]) -> Figure:
     """Cosine to ∇V of the mean of n backward passes at frozen weights, a line per loss."""
     figure, (axis,) = panels("Noise averages out; a bend stays", width=6.4, height=3.4)
-    for (name, curve), color, up in zip(curves.items(), (BLUE, ORANGE, GREY), (1, -9, -4)):
+    for (name, curve), color, up in zip(curves.items(), (BLUE, ORANGE), (0, -9)):
         axis.plot(range(1, len(curve) + 1), curve, color=color, linewidth=2)
         end = (len(curve), curve[-1])
         axis.annotate(name, end, (6, up), textcoords="offset points", color=color)
     axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
-    axis.axhline(0, color=GREY, linewidth=0.6)
     axis.set(xscale="log", xlabel="backward passes averaged, n", ylabel="cosine of the mean to ∇V")
     axis.set_xlim(1, 5 * len(curve))
-    axis.set_ylim(-0.6, 1.05)
+    ticks = [1, 10, 100, len(curve)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(0.5, 1.03)
     return figure

@@ -958,6 +958,19 @@ WRONG = {
         """,
     },
     "07-attention": {
+        "nothing from the prompt's last token on": """
+            attention = empirical_costates(policy, rollout, advantages, at)
+            attention[:, 2:] = 0
+            return attention
+        """,
+        "the very next later term only": """
+            attention = empirical_costates(policy, rollout, advantages, at)
+            attention[:, 2:] = 0
+            for t, alone in enumerate(torch.eye(4)[1:], 1):
+                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
+                attention[:, 1 + t] = term[:, 1 + t]
+            return attention
+        """,
         "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, at))",
         "the whole": "return empirical_costates(policy, rollout, advantages, at)",
         "the own logits' part": """

@@ -55,6 +55,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from minicf.gpt import GPT  # noqa: E402
+from minicf.grpo import group_advantages  # noqa: E402
+from minicf.lab import lesson  # noqa: E402
 
 FOLDER = ROOT / "lessons"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
@@ -330,6 +332,30 @@ def test_set_up_in_a_kernel_in_a_students_folder(tmp_path):
     assert cells[2].outputs[0].text.strip() == str(here / "__init__.py")
 
 
+def test_the_packages_function_earns_nothing_called_or_copied():
+    def copied(rewards, group_size):
+        pass
+
+    def called(rewards, group_size):
+        return group_advantages(rewards, group_size)
+
+    copied.__code__ = group_advantages.__code__
+    copied.__defaults__ = group_advantages.__defaults__
+    rewards = torch.tensor([1.0, 0.0])
+    for function in (copied, called):
+        assert lesson.answer(function, rewards, 2).shape == (2,)  # where nothing is switched off
+        with lesson.disabled(group_advantages), pytest.raises(AssertionError, match="own"):
+            lesson.answer(function, rewards, 2)
+        assert lesson.answer(function, rewards, 2).shape == (2,)
+
+
+def test_a_missing_study_is_said_in_one_sentence(tmp_path, monkeypatch):
+    assert lesson.stored_study(ROOT)["checkpoints"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="^study.json not found: copy .* notebook$"):
+        lesson.stored_study(tmp_path)
+
+
 # What stands in a lesson.
 
 
@@ -592,5 +618,5 @@ if __name__ == "__main__":
     elif chosen.elsewhere:
         elsewhere(chosen.elsewhere, LESSONS)
     else:
-        for lesson in chosen.refresh or LESSONS:
-            refresh(lesson.resolve())
+        for path in chosen.refresh or LESSONS:
+            refresh(path.resolve())

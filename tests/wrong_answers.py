@@ -1252,6 +1252,7 @@ WRONG = {
     "11-reach": {
         "zeros": "return 0.0",
         "rounded away": "return (1 - (1 - probabilities) ** k).sum().item()",
+        "a tensor": "return -torch.expm1(k * torch.log1p(-probabilities)).sum()",
         "the logarithm of a rounded number": """
             return -torch.expm1(k * torch.log(1 - probabilities)).sum().item()
         """,

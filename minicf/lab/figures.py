@@ -412,8 +412,8 @@ def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
 
     Rows go from the first block up to the final norm; nan where no credit arrives at all.
     """
-    title = "Attention carries all the credit of the early prompt and none above the last block"
-    figure, (axis,) = panels(title, width=7.6, height=3.4)
+    title = "Attention carries all the credit of the early prompt\nand none above the last block"
+    figure, (axis,) = panels(title, width=7.6, height=3.6)
     colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
     image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
     for layer, row in enumerate(shares):

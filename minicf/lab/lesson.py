@@ -84,9 +84,14 @@ def checked_answer(
         cosine, ratio = alignment(mine.flatten(), worked.flatten())
         found = f"cosine {cosine:.4f} to what is expected, and {ratio:.4f} times its length"
         assert close, f"`{name}`, {hint}: yours has {found}"
-    right, wrong = ((each * 1e4).round().div(1e4).tolist() for each in (worked, mine))
-    assert close, f"`{name}`, {hint}: {right} expected, not {wrong}"
+    assert close, f"`{name}`, {hint}: {readable(expected)} expected, not {readable(got)}"
     return got
+
+
+def readable(value) -> object:
+    """A number, truth value or tensor as Python has it, numbers with four digits."""
+    value = torch.as_tensor(value).detach()
+    return value.tolist() if value.dtype == torch.bool else value.double().round(decimals=4).tolist()
 
 
 def derivatives(value: Tensor, *inputs: Tensor) -> list[Tensor]:

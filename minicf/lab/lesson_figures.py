@@ -69,14 +69,14 @@ def noisy_costates(starts: Tensor, case: dict[str, Tensor]) -> Figure:
 def estimator_variances(rows: list[dict]) -> Figure:
     """Variance of the score function over that of pathwise, a line per track.
 
-    A row has track, horizon and ratio; the tracks are called contracting and expanding.
+    A row has track, horizon and variance ratio; the tracks are called contracting and expanding.
     """
     title = "Pathwise varies less on the contracting track, more on a long expanding one"
     figure, (axis,) = panels(title, width=6.8, height=3.3)
     axis.axhline(1, color=GREY, linewidth=1)
     horizons = sorted({row["horizon"] for row in rows})
     for track, color in (("contracting", BLUE), ("expanding", RED)):
-        ratios = [row["ratio"] for row in rows if row["track"] == track]
+        ratios = [row["variance ratio"] for row in rows if row["track"] == track]
         axis.loglog(horizons, ratios, "o-", color=color)
         end = (horizons[-1], ratios[-1])
         axis.annotate(track, end, (8, -3), textcoords="offset points", color=color)

@@ -368,8 +368,8 @@ def compare_estimators(
 ) -> list[dict]:
     """Both estimators of dJ/dtheta from s_0 = 1, noise 0.5, on tracks given by name and gain.
 
-    A row has `track`, `horizon`, `ratio`, the variance of the score function over that of
-    pathwise, and how many standard errors the two means are `off` the closed form, the larger.
+    A row has `track`, `horizon`, `variance ratio`, that of the score function over that of
+    pathwise, and `standard errors off`, by which a mean misses the closed form, the larger of two.
     """
     rows = []
     for name, gain in tracks.items():
@@ -382,7 +382,8 @@ def compare_estimators(
             estimates = torch.stack([pathwise, score])
             off = standard_errors_off(estimates, track.objective_gradient(states[0, 0])).max()
             ratio = (score.var() / pathwise.var()).item()
-            rows.append({"track": name, "horizon": horizon, "ratio": ratio, "off": off.item()})
+            row = {"track": name, "horizon": horizon, "variance ratio": ratio}
+            rows.append(row | {"standard errors off": off.item()})
     return rows
 
 

@@ -19,9 +19,16 @@ if (shell := get_ipython()) is not None:
     select_figure_formats(shell, {"png"})  # a figure that ends a cell is shown
 
 
+class FixedWidthCode(Code):
+    """Code in a fixed-width font; in JupyterLab and exported HTML, an output's text has none."""
+
+    def _repr_html_(self) -> str:
+        return f'<div style="font-family: monospace">{super()._repr_html_()}</div>'
+
+
 def show(thing: Callable) -> Code:
     """The source of a function or class as the package has it, for display in a notebook."""
-    return Code(textwrap.dedent(inspect.getsource(thing)), language="python")
+    return FixedWidthCode(textwrap.dedent(inspect.getsource(thing)), language="python")
 
 
 def stored_study(root: Path) -> dict:

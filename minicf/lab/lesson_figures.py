@@ -613,7 +613,7 @@ def absolute_and_relative_error(rows: list[dict]) -> Figure:
         labels.append(f"{row['factor']:g}\n{row['nats']:.{digits}g} nats")
     for axis in (left, right):
         axis.set(xscale="log", yscale="log")
-        axis.set_xlabel("heated  ←  factor on the logits, entropy left  →  cooled")
+        axis.set_xlabel("heated  ←  factor on the logits, entropy of a completion  →  cooled")
         axis.set_xticks([row["factor"] for row in shown], labels)
         axis.minorticks_off()
     return figure

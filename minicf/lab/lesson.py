@@ -98,7 +98,9 @@ def checked_answer(
 def readable(value) -> object:
     """A number, truth value or tensor as Python has it, numbers with four digits."""
     value = torch.as_tensor(value).detach()
-    return value.tolist() if value.dtype == torch.bool else value.double().round(decimals=4).tolist()
+    if value.dtype != torch.bool:
+        value = value.double().round(decimals=4)
+    return value.tolist()
 
 
 def derivatives(value: Tensor, *inputs: Tensor) -> list[Tensor]:

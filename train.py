@@ -1,258 +1,370 @@
-"""The whole story in one command: python train.py
+"""Reinforcement learning of a tiny GPT, with the exact answer beside every estimate.
 
-1. Pretrain a tiny GPT on a clean and on a narrow corpus of sums, keeping checkpoints.
-2. Ask at each checkpoint what RL would gain (readiness), and measure what it does gain.
-3. From the checkpoint that readiness picks, run every method, and compare what its own
-   backward pass leaves on the prompts with the exact value gradient.
-4. Audit the costates against enumerated value gradients, and count each method's bias and noise.
+    python train.py                             the demonstration, about two minutes
+    python train.py --method rloo               one method alone, half a minute
+    python train.py --method ppo --steps 300    see --help
 
-Each step is made of units of work, which run side by side and leave one file each; the same
-command continues where it was stopped. `--study N` repeats over N seeds what one seed leaves open.
+Asked `12=`, the GPT should write `9+3.` or `3+4+5.` There are 28 such prompts and 1,110 right
+answers, few enough to list. So two things are exact here that are guesses elsewhere: how often the
+policy is right, and the value gradient ∇V, the direction in which the prompts' activations would
+have to move for it to be right more often. While the policy learns, we print the cosine between ∇V
+and what loss.backward() has just left on those activations.
+
+Left out on purpose: mini-batches within a rollout, an entropy bonus, an adaptive KL.
 """
 
+import argparse
 import copy
+import json
+import math
 import os
 import platform
+import sys
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy
 import torch
 
+from minicf.costate import alignment
+from minicf.critic import Critic, value_loss
 from minicf.env import SumGame
-from minicf.exact import distinct_solutions, success
-from minicf.lab.audit import audit, control
-from minicf.lab.claims import claims, count_verdicts, starting_point, stored_study
-from minicf.lab.family import PROMPTS, family
-from minicf.lab.horizon import critics
-from minicf.lab.policies import (
-    AUDIT_STEPS, CORPORA, load_checkpoint, new_policy, small_policies, weights_of
-)  # fmt: skip
-from minicf.lab.runner import (
-    Units, check_options, draw, generator_of, identity, option, parse, write_json
-)  # fmt: skip
-from minicf.lab.statistics import SAMPLES, ranking
-from minicf.lab.study import rollouts_left, study
-from minicf.lab.tables import counts_table, examples, print_report
-from minicf.readiness import measure, sampled_readiness
-from minicf.rollout import sample
-from minicf.training import METHODS, improve, pretrain
+from minicf.exact import prefix_values, success, value_gradients
+from minicf.gpt import GPT
+from minicf.grpo import group_advantages, grpo_loss
+from minicf.report import conclusions, draw
+from minicf.ppo import gae
+from minicf.pretrain import check_finite, pretrain
+from minicf.readiness import measure
+from minicf.rollout import completion_logprobs, sample
+from minicf.tap import tap
 
-GAIN_OPTIONS = {"learning_rate": 3e-4, "warmup": 5}  # of a short run: small steps, from checkpoints
-
-
-@dataclass(frozen=True)
-class Config:
-    """The configuration, which is also the command line. Raises ValueError for a bad value."""
-
-    out: str = option("runs/demo", "folder for the report, figures and checkpoints", run=True)
-    fresh: bool = option(False, "delete an earlier run in --out and start over", run=True)
-    jobs: int = option(os.cpu_count() or 1, "units of work to run side by side", least=1, run=True)
-    device: str = option("auto", "auto, cpu, cuda or mps")
-    seed: int = option(0, "seed of everything that is random", least=0)
-    max_terms: int = option(3, "most terms of a sum, 1 to 5; sets the horizon", least=1)
-    d_model: int = option(64, "width of the residual stream", least=1)
-    n_layer: int = option(2, "number of blocks", least=1)
-    n_head: int = option(4, "attention heads; must divide --d-model", least=1)
-    pretrain_steps: int = option(800, "steps of each pretraining", least=1)
-    checkpoints: int = option(8, "checkpoints kept along pretraining, evenly spaced", least=1)
-    gain_steps: int = option(20, "rollouts of the short GRPO run that measures a gain", least=1)
-    gain_seeds: int = option(2, "RL seeds of that run", least=1)
-    rl_steps: int = option(140, "rollouts of a method in the leaderboard", least=1)
-    group_size: int = option(8, "completions sampled per prompt and rollout", least=2)
-    learning_rate: float = option(1e-3, "peak learning rate of RL", least=1e-9)
-    audits: int = option(3, f"checkpoints to audit, the first of {AUDIT_STEPS}", least=1)
-    counted: int = option(3, "prompts at which methods are counted exactly, at most 3", least=1)
-    study: int = option(0, "seeds of the study, from --seed on; 0 runs the demonstration", least=0)
-    verdicts: int = option(0, "seeds on which to count a run's verdicts, and nothing else", least=0)
-    critics: int = option(0, "seeds on which to compare baselines, and nothing else", least=0)
-
-    def __post_init__(self):
-        check_options(self)
-        if self.max_terms > 5:
-            raise ValueError(f"--max-terms must be at most 5, not {self.max_terms}")
-        if self.audits > len(AUDIT_STEPS):
-            raise ValueError(f"--audits must be at most {len(AUDIT_STEPS)}, not {self.audits}")
-        if self.counted > len(PROMPTS):
-            raise ValueError(f"--counted must be at most {len(PROMPTS)}, not {self.counted}")
-        if self.checkpoints > self.pretrain_steps:
-            most = f"--pretrain-steps {self.pretrain_steps}"
-            raise ValueError(f"--checkpoints must be at most {most}, not {self.checkpoints}")
-        for name in ("study", "critics"):
-            if getattr(self, name) == 1:
-                raise ValueError(f"--{name} must be at least 2 to give an interval, not 1")
-        if self.d_model % self.n_head:
-            raise ValueError(f"--d-model {self.d_model} is not divisible by --n-head {self.n_head}")
-        if self.study:
-            rollouts_left(self, 1)  # refuses a budget too small for one rollout
+# A method is three choices. What is an answer's reward compared with? What is the difference
+# divided by? How are the tokens of all answers weighed? All else is equal: two updates a rollout, a
+# ratio clipped at .2, one optimiser, one schedule.
+METHODS = {
+    "reinforce": dict(baseline="none", scale="none", aggregate="constant"),
+    "rloo": dict(baseline="leave-one-out", scale="none", aggregate="constant"),
+    "drgrpo": dict(baseline="mean", scale="none", aggregate="constant"),
+    "grpo": dict(baseline="mean", scale="std", aggregate="sequence", kl_coef=0.001),
+    "ppo": dict(baseline="critic", scale="std", aggregate="token"),
+    "perfect": dict(baseline="perfect critic", scale="std", aggregate="token"),
+}
 
 
-FAST = dict(
-    out="runs/fast", max_terms=2, d_model=32, pretrain_steps=200, checkpoints=4, gain_steps=10,
-    gain_seeds=1, rl_steps=40, learning_rate=3e-3, audits=1, counted=1,
-)  # fmt: skip
+def improve(
+    policy, env, method, steps, generator, group_size=8, learning_rate=1e-3, prompts=None, log=None,
+    *, loss=None, advantages=None, updates=2, warmup=10, evaluate_every=10,
+):  # fmt: skip
+    """Train the policy in place by reinforcement learning; return a history, a list of dicts.
 
+    `method` names a row of METHODS, or is a row of your own, or "exact": ascent on the enumerated
+    success. In place of the row's, loss(logprobs, old_logprobs, advantages, mask) may come from
+    variants.py, and so may advantages(rewards, group_size).
 
-# Units of work: each takes the configuration and its own name, and returns what goes into its file.
-
-
-def pretrain_unit(config: Config, name: str, corpus: str) -> dict:
-    """Pretraining: losses, and at each checkpoint the weights and all that predicts a gain."""
-    env = SumGame(config.max_terms)
-    generator, draws = generator_of(config, name), generator_of(config, f"{name} asked")
-    policy = new_policy(config, env, generator)
-    entries, weights = [], {}
-
-    def keep(step: int, loss: float) -> None:
-        entry = {"corpus": corpus, "step": step, "loss": loss} | measure(policy, env)
-        entries.append(entry | {"sampled": sampled(policy, env, draws)})
-        weights[step] = weights_of(policy)
-
-    steps, count = config.pretrain_steps, config.checkpoints
-    grid = tuple(steps * (i + 1) // count for i in range(count))
-    losses = pretrain(
-        policy, env, steps, generator, checkpoints=grid, at_checkpoint=keep, **CORPORA[corpus]
+    An entry of the history, at step 0 and every `evaluate_every` steps, has the exact `success` and
+    the `cosine` (nan at step 0 and in a world without `solutions`), the rollout's mean `reward` and
+    `entropy` (nats an answer), and what the loss reports. `log` is called with each entry.
+    """
+    choices = choices_of(method)
+    counted = hasattr(env, "solutions")
+    prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
+    compare = advantages or partial(
+        group_advantages, baseline=choices["baseline"], scale=choices["scale"]
     )
-    return {"losses": losses, "entries": entries, "weights": weights}
+    kl_coef = 0.0 if loss else choices.get("kl_coef", 0.0)
+    surrogate = loss or partial(
+        grpo_loss, kl_coef=kl_coef, aggregate=choices["aggregate"], length=env.completion_length
+    )
+    critic = Critic(policy) if choices["baseline"] == "critic" else None
+    networks = [policy] if critic is None else [policy, critic]
+    weights = [weight for network in networks for weight in network.parameters()]
+    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    reference = copy.deepcopy(policy).requires_grad_(False)
+    history = [{"step": 0, "success": exact_success(policy, env, prompts), "cosine": math.nan}]
+    for step in range(1, steps + 1):
+        schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)  # up, then down to 0
+        optimizer.param_groups[0]["lr"] = learning_rate * schedule
+        evaluated = step % evaluate_every == 0 or step == steps
+        if evaluated and counted:
+            truth = value_gradients(policy, env, policy.blocks[0], prompts)  # ∇V: (Q, P, D)
+
+        # 1. Write a group of answers to every prompt. The world rewards each of them.
+        batch = sample(policy, env, prompts, group_size, generator)
+
+        # 2. How much better than expected was each answer? Its group says what to expect ...
+        if "critic" not in choices["baseline"]:
+            advantage = compare(batch.rewards, group_size)  # (B,), one for each answer
+        else:  # ... or a critic does, before every token.
+            with torch.no_grad():
+                if critic is not None:
+                    values = critic(prompts, batch.completions, group_size)
+                else:  # the perfect critic: the true values, by enumeration
+                    values = prefix_values(policy, env, batch.prompts, batch.completions)
+            advantage, returns = gae(batch.rewards, values, batch.mask)  # (B, T), for each token
+            live = advantage[batch.mask]
+            if choices["scale"] == "std":
+                advantage = (advantage - live.mean()) / (live.std() + 1e-8)
+        leash = {}
+        if kl_coef > 0:  # to the policy that the run began with
+            with torch.no_grad():
+                leash["ref_logprobs"] = completion_logprobs(
+                    reference, prompts, batch.completions, group_size
+                )
+
+        # 3. Make the better answers likelier and the worse ones less likely.
+        for update in range(updates):
+            with tap(policy.blocks[0]) as inputs:  # what enters the first block; changes nothing
+                if method == "exact":  # no samples: differentiate the enumerated success
+                    objective, stats = -success(policy, env, prompts).mean(), {}
+                else:
+                    logprobs = completion_logprobs(policy, prompts, batch.completions, group_size)
+                    if update == 0:
+                        old_logprobs = logprobs.detach()
+                    objective, stats = surrogate(
+                        logprobs, old_logprobs, advantage, batch.mask, **leash
+                    )
+            if critic is not None:
+                objective = objective + 0.5 * value_loss(critic, batch, returns)
+            optimizer.zero_grad()
+            objective.backward()
+            if update == 0:  # nobody asked for it: the backward pass just left −∂loss/∂x there
+                left = -inputs[0].grad[:, : prompts.size(1)]
+            for network in networks:
+                norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                check_finite(f"step {step}", objective, norm)
+            optimizer.step()
+
+        if evaluated:
+            entry = {"step": step, "success": exact_success(policy, env, prompts), "cosine": math.nan}
+            if counted:
+                entry["cosine"] = alignment(left.flatten(), truth.flatten())[0].item()
+            entry["reward"] = batch.rewards.mean().item()
+            entry["entropy"] = -batch.logprobs.sum(1).mean().item()
+            entry.update({name: value.item() for name, value in stats.items()})
+            history.append(entry)
+            if log is not None:
+                log(entry)
+    return history
 
 
-def sampled(policy: torch.nn.Module, env: SumGame, generator: torch.Generator) -> dict:
-    """Readiness as it can be had without enumerating, by completions a prompt."""
-    rollouts = [sample(policy, env, env.prompts, size, generator) for size in SAMPLES]
-    return {str(r.group_size): sampled_readiness(policy, env, r) for r in rollouts}
+def choices_of(method):
+    """The row of METHODS that a name stands for; a row of one's own is taken as it is."""
+    if isinstance(method, dict):
+        return method
+    if method == "exact":
+        return METHODS["reinforce"]  # what is sampled is not used
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)} or exact, not {method!r}")
+    return METHODS[method]
 
 
-def gain_unit(config: Config, name: str, corpus: str, step: int) -> dict:
-    """The real gain in exact success of a short GRPO run, and of as many more pretraining steps."""
-    policy, env = load_checkpoint(config, corpus, step)
-    before = success(policy, env).mean().item()
-    steps = config.gain_steps
+def exact_success(policy, env, prompts):
+    """Mean probability of a right answer, counted; nan in a world that cannot be counted."""
+    if not hasattr(env, "solutions"):
+        return math.nan
+    with torch.no_grad():
+        return success(policy, env, prompts).mean().item()
+
+
+# The demonstration.
+
+
+def pretrain_and_ask(policy, env, args, gains):
+    """Pretraining with eight stops. At each: what would RL gain here, and what does it gain?"""
+    print(" step   loss  success  signal  headroom  readiness" + "   gain" * gains)
+    checkpoints = []
+
+    def stop(step, loss):
+        row = {"step": step, "loss": loss, **measure(policy, env)}
+        line = f"{step:5}  {loss:5.3f}  {row['success']:7.3f}  {row['signal']:6.2f}"
+        line += f"  {row['headroom']:8.2f}  {row['readiness']:9.2f}"
+        if gains:
+            row["gain"] = gain_of_short_run(policy, env, args)
+            line += f"  {row['gain']:5.3f}"
+        print(line, flush=True)
+        checkpoints.append({**row, "weights": copy.deepcopy(policy.state_dict())})
+
+    stops = [args.pretrain_steps * i // 8 for i in range(1, 9)]
+    generator = torch.Generator().manual_seed(args.seed)
+    pretrain(policy, env, args.pretrain_steps, generator, checkpoints=stops, at_checkpoint=stop)
+    return checkpoints
+
+
+def gain_of_short_run(policy, env, args, rollouts=20):
+    """What a short, gentle GRPO run adds to exact success, mean of two; trains copies."""
     gains = []
-    for seed in range(config.gain_seeds):
-        trial = copy.deepcopy(policy)
-        generator = generator_of(config, f"gain {seed}")  # the same noise at every checkpoint
+    for seed in (0, 1):  # the same noise at every checkpoint
+        trial, generator = copy.deepcopy(policy), torch.Generator().manual_seed(seed)
         history = improve(
-            trial, env, "GRPO", steps, generator, config.group_size, evaluate_every=steps,
-            **GAIN_OPTIONS,
-        )  # fmt: skip
-        gains.append(history[-1]["success"] - before)
-    generator = generator_of(config, "more pretraining")
-    pretrain(policy, env, steps, generator, **GAIN_OPTIONS, **CORPORA[corpus])
-    more = success(policy, env).mean().item() - before
-    return {"gain": sum(gains) / len(gains), "gains": gains, "more_pretraining": more}
+            trial, env, "grpo", rollouts, generator, args.group_size, learning_rate=3e-4, warmup=5
+        )
+        gains.append(history[-1]["success"] - history[0]["success"])
+    return sum(gains) / len(gains)
 
 
-def method_unit(
-    config: Config, name: str, corpus: str, step: int, method: str, group_size: int
-) -> dict:
-    """A method from a checkpoint: its row of the leaderboard, and the final weights."""
-    policy, env = load_checkpoint(config, corpus, step)
-    before = examples(policy, env)
-    curve = improve(
-        policy, env, method, config.rl_steps, generator_of(config, name), group_size,
-        config.learning_rate,
-    )  # fmt: skip
-    aligned = torch.tensor([entry["alignment"] for entry in curve[1:]])
-    row = {"method": method, "seed": config.seed, "group_size": group_size, "curve": curve}
-    row |= {"distinct": distinct_solutions(policy, env).mean().item()}
-    row |= {"alignment": aligned.nanmean().item()}
-    shown = ("success", "samples", "seconds", "entropy", "clip_fraction", "value_error")
-    row |= {key: curve[-1][key] for key in shown if key in curve[-1]}
-    row["completions"] = {"before": before, "after": examples(policy, env)}
-    return {"row": row, "weights": weights_of(policy)}
+def write_answers(policy, env):
+    """One answer to each of five prompts, always from the same noise; ✓ where it is right."""
+    prompts = env.prompts[torch.linspace(1, len(env.prompts) - 2, 5).long()]
+    batch = sample(policy, env, prompts, 1, torch.Generator().manual_seed(0))
+    texts = []
+    for prompt, tokens, live, reward in zip(prompts, batch.completions, batch.mask, batch.rewards):
+        mark = " ✓" if reward == 1 else ""
+        texts.append(env.decode(prompt) + env.decode(tokens[live]) + mark)
+    return texts
 
 
-def audit_unit(config: Config, name: str) -> dict:
-    """The claims about costates (C1 to C5, C8)."""
-    policies, env, generator = small_policies(config)
-    return {"costates": audit(policies, env, generator), "control": control(generator)}
+def print_answers(policy, env):
+    print("   " + "".join(text.ljust(14) for text in write_answers(policy, env)))
 
 
-def family_unit(config: Config, name: str) -> dict:
-    """Bias and noise of every method, stale data and the KL's place (C9), past the beginning."""
-    policies, env, generator = small_policies(config)
-    policies = {step: policies[step] for step in policies if step >= 100}
-    return family(policies, env, PROMPTS[: config.counted], generator)
+def print_entry(entry):
+    print(f"{entry['step']:7}  {entry['success']:7.3f}  {entry['cosine']:6.2f}", flush=True)
 
 
-# The story.
-
-
-def pretrain_units(config: Config, corpora: list[str]) -> list[tuple]:
-    return [(config, f"pretrain {corpus}", pretrain_unit, corpus) for corpus in corpora]
-
-
-def gain_units(config: Config, entries: list[dict]) -> list[tuple]:
-    places = [(entry["corpus"], entry["step"]) for entry in entries]
-    return [(config, f"gain {corpus} {step}", gain_unit, corpus, step) for corpus, step in places]
-
-
-def method_units(
-    config: Config, start: int, methods: list[str], size: int, corpus: str = "clean"
-) -> list[tuple]:
-    place = "" if corpus == "clean" else f"{corpus} "
-    return [
-        (config, f"{place}method {name} of {size}", method_unit, corpus, start, name, size)
-        for name in methods
-    ]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Pretraining, readiness, every method, the audit; then the report, figures and claims."""
+def demonstrate(policy, env, args):
+    """The story that the terminal tells; returns the report."""
     started = time.perf_counter()
-    config = parse(Config, __doc__, FAST, arguments)
-    with Units(config) as units:
-        if config.study:
-            makers = dict(pretrain_units=pretrain_units, gain_units=gain_units)
-            study(config, units, method_units=method_units, family_unit=family_unit, **makers)
-            return
-        if config.verdicts:
-            print(counts_table(count_verdicts(config, units, audit_unit, family_unit)))
-            return
-        if config.critics:
-            print(critics(config, units, pretrain_units))
-            return
-        world = SumGame(config.max_terms)
-        answers = sum(len(world.solutions(prompt)) for prompt in world.prompts)
-        print(f"World: {len(world.prompts)} prompts such as 12=, {answers:,} right answers in all.")
+    one_method, first = args.method is not None, args.method or "grpo"
+    answers = sum(len(env.solutions(prompt)) for prompt in env.prompts)
+    print(f"The world: {len(env.prompts)} prompts such as 12= and {answers:,} right answers.")
 
-        print(f"\n1. Pretraining, {config.pretrain_steps} steps on a clean and on a narrow corpus")
-        runs = units.run(pretrain_units(config, ["clean", "narrow"]))
-        entries = [entry for run in runs for entry in run["entries"]]
-        start = starting_point(entries)
+    print("\n1. Pretraining on right sums. When should RL take over? Where success rises steeply")
+    print("(signal) and more samples would find more (headroom). Readiness is their product.")
+    if not one_method:
+        print("The gain is what a short GRPO run from there adds to success.")
+    print()
+    checkpoints = pretrain_and_ask(policy, env, args, gains=not one_method)
+    early = [row for row in checkpoints if row["success"] <= 0.6] or checkpoints[:1]
+    start = max(early, key=lambda row: row["readiness"])
+    policy.load_state_dict(start["weights"])
 
-        print(f"\n2. RL's gain at each checkpoint, 3. methods from step {start}, 4. exact checks")
-        methods = method_units(config, start, list(METHODS), config.group_size)
-        gains = gain_units(config, entries)
-        first, last = (config, "family", family_unit), (config, "audit", audit_unit)
-        relatives, *results = units.run([first, *methods, last, *gains])
-        board = [result["row"] for result in results[: len(methods)]]
-        audited, *gained = results[len(methods) :]
-        units.pool.shutdown()  # the workers' memory is free for the figures
-        entries = [entry | gain for entry, gain in zip(entries, gained)]
+    print(f"\n2. RL starts at step {start['step']}: of those with success up to .6, it is the")
+    print("readiest. Five answers of that policy:\n")
+    print_answers(policy, env)
 
-        report = {
-            "config": identity(config),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__}
-            | {"numpy": numpy.__version__},
-            "seconds": time.perf_counter() - started,
-            "pretraining": [{k: e[k] for k in ("corpus", "step", "loss", "success")}
-                            for e in entries],
-            "readiness": entries,
-            "rank_correlation": ranking(entries),
-            "leaderboard": board,
-            "family": relatives,
-            "costates": audited["costates"],
-            "control": audited["control"],
-        }  # fmt: skip
-        stored, note = stored_study(report["config"])
-        report["claims"] = claims(report, stored)
-        write_json(Path(config.out, "report.json"), report)
-        draw(config.out, report)
-        print_report(report, note)
-        print(f"\n{report['seconds']:.0f} s; report and figures in {config.out}")
+    print(f"\n3. {first}: {args.steps} rollouts of {args.group_size} answers to every prompt. Cosine:")
+    print("between ∇V and what loss.backward() left on the prompts' activations.\n")
+    print("rollout  success  cosine")
+
+    def run(policy, method, log=None):
+        generator = torch.Generator().manual_seed(args.seed)
+        steps, size = args.steps, args.group_size
+        return improve(policy, env, method, steps, generator, size, args.learning_rate, log=log)
+
+    beginning = copy.deepcopy(policy)
+    histories = {first: run(policy, first, print_entry)}
+
+    if not one_method:
+        print("\n4. The same start and number of updates: the other methods, and the exact gradient\n")
+        print("method      success at rollout 40   at the end   mean cosine")
+        for method in [*METHODS, "exact"]:
+            if method not in histories:
+                histories[method] = run(copy.deepcopy(beginning), method)
+            print(row_of_table(method, histories[method]), flush=True)
+
+    print("\n5. The same five prompts after " + first + ", from the same noise:\n")
+    print_answers(policy, env)
+    return {
+        "command": "python train.py " + " ".join(sys.argv[1:]),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "options": vars(args),
+        "checkpoints": [{k: v for k, v in row.items() if k != "weights"} for row in checkpoints],
+        "start": start["step"],
+        "histories": histories,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def row_of_table(method, history):
+    """One line: success at rollout 40 and at the end, and the mean cosine along the run."""
+    middle = next((entry["success"] for entry in history if entry["step"] == 40), math.nan)
+    cosines = [entry["cosine"] for entry in history[1:]]
+    cosine = sum(cosines) / len(cosines)
+    return f"{method:10}  {middle:21.3f}   {history[-1]['success']:10.3f}   {cosine:11.2f}"
+
+
+def parse(arguments):
+    """The command line; what cannot be is said in one line, with status 2."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", usage=argparse.SUPPRESS, description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--method", choices=[*METHODS, "exact"], help="this method alone; default: the whole story")
+    add("--seed", type=int, default=0)
+    add("--steps", type=positive, default=140, help="rollouts; default 140")
+    add("--group-size", type=positive, default=8, help="answers to each prompt; default 8")
+    add("--learning-rate", type=float, default=1e-3, help="its peak; default .001")
+    add("--pretrain-steps", type=positive, default=800, help="default 800, at least 8")
+    add("--max-terms", type=positive, default=3, help="of a sum, 1 to 5; default 3")
+    add("--d-model", type=positive, default=64, help="width, a multiple of 4; default 64")
+    add("--device", default="auto", help="cpu, cuda or mps; auto: CUDA where there is one, or CPU")
+    add("--out", default="runs/demo", help="folder for the results; default runs/demo")
+    args = parser.parse_args(arguments)
+    there = ["cpu", *["cuda"] * torch.cuda.is_available(), *["mps"] * torch.mps.is_available()]
+    if args.device == "auto":
+        args.device = "cuda" if "cuda" in there else "cpu"
+    if args.device not in there:
+        parser.error(f"--device {args.device} is not there; here are auto, {', '.join(there)}")
+    if args.group_size < 2 and args.method not in ("reinforce", "ppo", "perfect", "exact"):
+        parser.error("--group-size must be at least 2 where answers of a group are compared")
+    if args.pretrain_steps < 8:
+        parser.error("--pretrain-steps must be at least 8, the number of checkpoints")
+    if not 0 < args.learning_rate < math.inf:
+        parser.error(f"--learning-rate must be positive and finite, not {args.learning_rate}")
+    return args
+
+
+def positive(text):
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return int(text)
+
+
+def save_whole(path, save):
+    """Write a file by save(path): it appears whole or not at all."""
+    half = path.with_name("half-" + path.name)
+    save(half)
+    os.replace(half, path)
+
+
+def main(arguments=None):
+    args = parse(arguments)
+    sys.stdout.reconfigure(encoding="utf-8")  # ∇ and ✓ wherever the output goes
+    torch.set_num_threads(1)  # quicker for tensors this small
+    generator = torch.Generator().manual_seed(args.seed)
+    try:
+        env = SumGame(args.max_terms)
+        policy = GPT.for_world(env, d_model=args.d_model, generator=generator).to(args.device)
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        return fail(2, error)
+    try:
+        report = demonstrate(policy, env, args)
+    except FloatingPointError as error:
+        save_whole(out / "policy.pt", partial(torch.save, policy.state_dict()))
+        return fail(1, f"{error}; the weights before that are in {out / 'policy.pt'}")
+    if args.method is None:
+        report["conclusions"] = conclusions(report)
+        print("\n6. What this run shows; another seed may say otherwise\n")
+        print("\n".join(report["conclusions"]))
+    text = json.dumps(report, indent=1)
+    save_whole(out / "report.json", partial(Path.write_text, data=text, encoding="utf-8"))
+    save_whole(out / "policy.pt", partial(torch.save, policy.state_dict()))
+    save_whole(out / "figure.png", draw(report).savefig)
+    print(f"\n{report['seconds']:.0f} s; report.json, policy.pt and figure.png are in {out}")
+
+
+def fail(status, message):
+    print(f"train.py: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(fail(130, "stopped"))

@@ -7,20 +7,41 @@ probability of a policy is a finite sum (see exact.py) and evaluation never samp
 
 Left out on purpose: a padding token. A completion that stops early is filled up with further stops;
 `rollout.completion_mask` says which tokens count, and the first stop is one of them.
-
-Another world needs `prompts`, `completion_length`, `eos` and `reward` to be sampled and trained in;
-`vocab` and `prompt_length` for `GPT.for_world`, and `solutions` for all that exact.py counts.
 """
 
 import itertools
 import re
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 ANSWER = re.compile(r"([0-9](?:\+[0-9])*)\.")  # digit(+digit)* and a stop
 MAX_SOLUTIONS = 200_000  # what one forward pass can hold; 111,110 with five terms
+
+
+class World(Protocol):
+    """What the rest of the package asks of an environment; one of your own needs no more.
+
+    `corpus` is for pretraining, `solutions` and `decode` for exact answers (exact.py, and the exact
+    success and ∇V that train.improve reports). A world without them can be sampled and trained in.
+    """
+
+    vocab: str  # or a list: one entry a token; its length is the size of the vocabulary
+    prompts: Tensor  # (N, P) tokens
+    prompt_length: int  # P
+    completion_length: int  # T, the most tokens that a completion can have
+    eos: int  # the token that ends a completion
+
+    def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
+        """Rewards (B,) of completions (B, T) of prompts (B, P); what follows a stop is to be
+        ignored."""
+
+    # Optional:
+    #   corpus(batch_size, generator, wrong=0.0, max_target=None) -> prompts (B, P), completions (B, T)
+    #   solutions(prompt) -> every rewarded completion (K, T) of prompt (P,), filled up with stops
+    #   decode(tokens) -> the text of tokens (n,)
 
 
 class SumGame:

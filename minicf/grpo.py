@@ -2,11 +2,9 @@
 
     A_i = (r_i − mean of the group) / std of the group          (Shao et al. 2024, section 4.1)
 
-The variants differ in two switches here, and in those of ppo.clipped_surrogate. The baseline that
-leaves the sample's own reward out (RLOO, Kool et al. 2019; Ahmadian et al. 2024) keeps the gradient
-unbiased; the group's mean multiplies it by exactly 1 − 1/G. Dividing by the std re-weights prompts;
-Dr. GRPO (Liu et al. 2025) leaves it out. Dividing by the mean of 0/1 rewards (MaxRL, Tajwar et al.
-2026) gives, on average, the gradient of log V instead of V, its series in 1 − V cut off at G − 1.
+The baseline that leaves the sample's own reward out (RLOO, Kool et al. 2019; Ahmadian et al. 2024)
+keeps the gradient unbiased; the group's mean multiplies it by exactly 1 − 1/G. Dividing by the std
+re-weights prompts; Dr. GRPO (Liu et al. 2025) leaves it out. Other relatives are in variants.py.
 
 Left out on purpose: per-token (process) rewards.
 """
@@ -22,43 +20,31 @@ def group_advantages(
 ) -> Tensor:
     """Advantages (B,) of rewards (B,), rows prompt-major, in groups of `group_size` G.
 
-    baseline "mean" (of the group), "leave-one-out" (mean of the other G−1) or "none"; scale "std"
-    (of the group, ddof 1), "mean" (of the group's rewards, ≥ 0; MaxRL) or "none". A group whose
-    rewards are all equal has exactly zero advantage, whatever the rounding; with baseline "none"
-    and scale "none" or "mean" only rewards of 0 have.
+    baseline "mean" (of the group), "leave-one-out" (the mean of the other G−1) or "none"; scale
+    "std" (of the group, ddof 1) or "none". A group whose rewards are all equal has advantages of
+    exactly 0, whatever the rounding, unless both are "none": then advantages are the rewards.
     """
-    if baseline not in ("mean", "leave-one-out", "none"):
-        raise ValueError(f'baseline must be "mean", "leave-one-out" or "none", not {baseline!r}')
-    if scale not in ("std", "mean", "none"):
-        raise ValueError(f'scale must be "std", "mean" or "none", not {scale!r}')
-    plain = baseline == "none" and scale == "none"
-    if group_size < (1 if plain else 2):
-        raise ValueError(f"group_size must be at least 2 to compare rewards, not {group_size}")
-    if rewards.dim() != 1 or len(rewards) == 0 or len(rewards) % group_size:
-        raise ValueError(
-            f"rewards must be (B,) with B a multiple of group_size {group_size}, "
-            f"not {tuple(rewards.shape)}"
-        )
-    if not rewards.isfinite().all():
-        raise ValueError(f"rewards must be finite, not {rewards[~rewards.isfinite()][0].item()}")
-    if scale == "mean" and (rewards < 0).any():
-        raise ValueError(f'scale "mean" needs rewards of at least 0, not {rewards.min().item()}')
-    groups = rewards.view(-1, group_size)  # (Q, G)
-    advantages = groups
+    groups = split_groups(rewards, group_size, smallest=1 if baseline == scale == "none" else 2)
     if baseline == "mean":
         advantages = groups - groups.mean(1, keepdim=True)
-    if baseline == "leave-one-out":
+    elif baseline == "leave-one-out":
         others = groups.sum(1, keepdim=True) - groups
         advantages = groups - others / (group_size - 1)
-    if plain:
-        return advantages.flatten()
-    dead = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
-    if baseline == "none" and scale == "mean":
-        dead = groups.amax(1, keepdim=True) == 0  # equal successes still count
-    if scale != "none":  # a dead group would divide 0 by 0
-        size = groups.std(1, keepdim=True) if scale == "std" else groups.mean(1, keepdim=True)
-        advantages = advantages / size.masked_fill(dead, 1.0)
-    return advantages.masked_fill(dead, 0.0).flatten()
+    elif baseline == "none":
+        advantages = groups
+    else:
+        raise ValueError(
+            f'baseline must be "mean", "leave-one-out" or "none", not {baseline!r}'
+        )
+    dead = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)  # (Q, 1)
+    if scale == "std":
+        std = groups.std(1, keepdim=True).masked_fill(dead, 1.0)  # a dead group would divide by 0
+        advantages = advantages / std
+    elif scale != "none":
+        raise ValueError(f'scale must be "std" or "none", not {scale!r}')
+    if baseline != "none" or scale != "none":
+        advantages = advantages.masked_fill(dead, 0.0)
+    return advantages.flatten()
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
@@ -71,10 +57,8 @@ def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") ->
     fixed states; they hold for whole completions if whole completions' log-probabilities are given.
     """
     if logprobs.shape != ref_logprobs.shape:
-        raise ValueError(
-            f"logprobs and ref_logprobs must have one shape, not {tuple(logprobs.shape)} "
-            f"and {tuple(ref_logprobs.shape)}"
-        )
+        shapes = f"{tuple(logprobs.shape)} and {tuple(ref_logprobs.shape)}"
+        raise ValueError(f"logprobs and ref_logprobs must have one shape, not {shapes}")
     difference = logprobs - ref_logprobs.detach()
     if estimator == "k1":
         return difference
@@ -95,24 +79,37 @@ def grpo_loss(
     kl_estimator: str = "k3",
     clip: tuple[float, float] = (0.2, 0.2),
     aggregate: str = "sequence",
-    ratio: str = "token",
-    surrogate: str = "clip",
+    length: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """GRPO's loss (Shao et al. 2024, eq. 3): clipped surrogate + kl_coef · KL to the reference.
 
-    Shapes and switches as in `ppo.clipped_surrogate`; ref_logprobs (B, T) are those of the frozen
+    Shapes and options as in `ppo.clipped_surrogate`; ref_logprobs (B, T) are those of the frozen
     reference and are needed where kl_coef > 0. Stats gain `kl`, in nats per token.
     """
-    if kl_coef < 0 or (kl_coef > 0 and ref_logprobs is None):
+    if not kl_coef >= 0 or (kl_coef > 0 and ref_logprobs is None):
         raise ValueError(f"kl_coef {kl_coef} must be 0, or positive with ref_logprobs given")
     loss, stats = clipped_surrogate(
-        logprobs, old_logprobs, advantages, mask, clip, aggregate, ratio, surrogate
+        logprobs, old_logprobs, advantages, mask, clip, aggregate, length
     )
     if kl_coef > 0:
-        live = mask.bool()
+        dead = ~mask.bool()
         kl = kl_penalty(
-            logprobs.masked_fill(~live, 0.0), ref_logprobs.masked_fill(~live, 0.0), kl_estimator
+            logprobs.masked_fill(dead, 0.0), ref_logprobs.masked_fill(dead, 0.0), kl_estimator
         )
-        loss = loss + kl_coef * aggregate_tokens(kl, live, aggregate)
-        stats["kl"] = aggregate_tokens(kl.detach(), live, "token")
+        loss = loss + kl_coef * aggregate_tokens(kl, mask, aggregate, length)
+        stats["kl"] = aggregate_tokens(kl.detach(), mask, "token")
     return loss, stats
+
+
+def split_groups(rewards: Tensor, group_size: int, smallest: int) -> Tensor:
+    """Rewards (B,) as groups (Q, G). Raises ValueError for groups that cannot be compared."""
+    if group_size < smallest:
+        raise ValueError(f"group_size must be at least {smallest}, not {group_size}")
+    if rewards.dim() != 1 or len(rewards) == 0 or len(rewards) % group_size:
+        raise ValueError(
+            f"rewards must be (B,) with B a multiple of group_size {group_size}, "
+            f"not {tuple(rewards.shape)}"
+        )
+    if not rewards.isfinite().all():
+        raise ValueError(f"rewards must be finite, not {rewards[~rewards.isfinite()][0].item()}")
+    return rewards.view(-1, group_size)

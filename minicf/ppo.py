@@ -13,26 +13,7 @@ Left out on purpose: value-function clipping and an entropy bonus. The critic is
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-
-def aggregate_tokens(values: Tensor, mask: Tensor, aggregate: str) -> Tensor:
-    """One number from per-token values (B, T); those where mask (B, T) is false do not count.
-
-    "token": mean over all live tokens. "sequence": mean over each completion's live tokens, then
-    over completions, so that a token of a long completion weighs less. "constant": sum over live
-    tokens, divided by B·T, so that a token weighs the same however long its completion is.
-    """
-    live = mask.bool()
-    values = values.masked_fill(~live, 0.0)
-    if aggregate == "token":
-        return values.sum() / live.sum()
-    if aggregate == "sequence":
-        return (values.sum(1) / live.sum(1)).mean()
-    if aggregate == "constant":
-        return values.sum() / values.numel()
-    raise ValueError(f'aggregate must be "token", "sequence" or "constant", not {aggregate!r}')
 
 
 def clipped_surrogate(
@@ -42,76 +23,55 @@ def clipped_surrogate(
     mask: Tensor,
     clip: tuple[float, float] = (0.2, 0.2),
     aggregate: str = "token",
-    ratio: str = "token",
-    surrogate: str = "clip",
+    length: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """PPO's policy loss (to minimise), or a relative's, and stats without gradient.
+    """PPO's policy loss (to minimise), and stats without gradient.
 
-    logprobs, old_logprobs, mask (B, T); advantages (B,) or (B, T); clip = (low, high), each ≥ 0,
-    inf for none. Gradient flows through `logprobs` alone. ratio "token" is ρ; "sequence" (GSPO) is
-    the exponential of a completion's mean log-ratio, one number for all its tokens, and needs
-    aggregate "sequence" and advantages (B,). surrogate "clip" is the objective above; "cispo" is
-    clip(ρ)·A·log π with the clipped ratio held fixed, so that no token loses its gradient.
+    logprobs, old_logprobs and mask are (B, T); advantages (B,) or (B, T); clip = (low, high), each
+    at least 0, inf for none. Gradient flows through `logprobs` alone. `aggregate` and `length` are
+    those of `aggregate_tokens`.
 
-    Stats, means over live tokens (over completions for ratio "sequence"): `ratio`; `clip_fraction`,
-    the share where the clip cuts the gradient off (above 1 + high with A > 0, below 1 − low with
-    A < 0), or for "cispo" where it changes the weight; `approx_kl`, an estimate of KL(old‖new) in
-    nats per token. Raises ValueError for wrong shapes and unknown names.
+    Stats are means over live tokens: `ratio`; `clip_fraction`, the share of tokens whose gradient
+    the clip cuts off; `approx_kl`, an estimate of KL(old‖new) in nats per token.
     """
-    _check_names(ratio, surrogate, aggregate, advantages)
-    if advantages.dim() == 1:
-        advantages = advantages.unsqueeze(1).expand(-1, logprobs.size(1))
-    _check(logprobs, clip, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
-    live, (low, high) = mask.bool(), clip
-    advantages = advantages.detach().masked_fill(~live, 0.0)
+    advantages, live = per_token(advantages, logprobs, old_logprobs, mask, clip)
+    low, high = clip
     logratio = (logprobs - old_logprobs.detach()).masked_fill(~live, 0.0)
-    if ratio == "sequence":
-        mean = logratio.sum(1) / live.sum(1)
-        logratio = mean.unsqueeze(1).expand_as(logratio)
-    rho = logratio.exp()
-    clipped = rho.clamp(1 - low, 1 + high)
-    if surrogate == "cispo":
-        objective = clipped.detach() * advantages * logprobs.masked_fill(~live, 0.0)
-    else:
-        objective = torch.minimum(rho * advantages, clipped * advantages)
-    loss = -aggregate_tokens(objective, live, aggregate)
+    ratio = logratio.exp()
+    clipped = ratio.clamp(1 - low, 1 + high)
+    objective = torch.minimum(ratio * advantages, clipped * advantages)
+    loss = -aggregate_tokens(objective, live, aggregate, length)
 
     with torch.no_grad():
-        cut = (rho > 1 + high) & (advantages > 0) | (rho < 1 - low) & (advantages < 0)
-        if surrogate == "cispo":
-            cut = rho != clipped
+        too_high = (ratio > 1 + high) & (advantages > 0)
+        too_low = (ratio < 1 - low) & (advantages < 0)
         stats = {
-            "ratio": rho, "clip_fraction": cut.to(rho.dtype), "approx_kl": rho - 1 - logratio
-        }  # fmt: skip
-        stats = {name: aggregate_tokens(value, live, ratio) for name, value in stats.items()}
+            "ratio": aggregate_tokens(ratio, live, "token"),
+            "clip_fraction": aggregate_tokens((too_high | too_low).to(ratio), live, "token"),
+            "approx_kl": aggregate_tokens(ratio - 1 - logratio, live, "token"),
+        }
     return loss, stats
 
 
-def _check_names(ratio: str, surrogate: str, aggregate: str, advantages: Tensor) -> None:
-    if ratio not in ("token", "sequence"):
-        raise ValueError(f'ratio must be "token" or "sequence", not {ratio!r}')
-    if surrogate not in ("clip", "cispo"):
-        raise ValueError(f'surrogate must be "clip" or "cispo", not {surrogate!r}')
-    if ratio == "sequence" and (aggregate != "sequence" or advantages.dim() != 1):
-        raise ValueError(
-            'ratio "sequence" needs aggregate "sequence" and one advantage a completion (B,), '
-            f"not {aggregate!r} and {tuple(advantages.shape)}"
-        )
+def aggregate_tokens(
+    values: Tensor, mask: Tensor, aggregate: str, length: int | None = None
+) -> Tensor:
+    """One number from per-token values (B, T); those where mask (B, T) is false do not count.
 
-
-def _check(logprobs: Tensor, clip: tuple[float, float], **others: Tensor) -> None:
-    for name, tensor in others.items():
-        if tensor.shape != logprobs.shape:
-            raise ValueError(
-                f"{name} must have the shape of logprobs {tuple(logprobs.shape)}, "
-                f"not {tuple(tensor.shape)}"
-            )
-    if len(clip) != 2 or not all(side >= 0 for side in clip):
-        raise ValueError(f"clip must be two numbers of at least 0, not {clip}")
-    if len(logprobs) == 0:
-        raise ValueError("logprobs must be (B, T) with at least one completion")
-    if not others["mask"].any(1).all():
-        raise ValueError("mask has a completion without a live token")
+    "token": the mean over all live tokens. "sequence": the mean over each completion's live tokens,
+    then over completions, so that a token of a long completion weighs less. "constant": the sum
+    over live tokens divided by B·length, so that a token weighs the same however long its
+    completion is; `length` is the most tokens that a completion can have, by default T.
+    """
+    live = mask.bool()
+    values = values.masked_fill(~live, 0.0)
+    if aggregate == "token":
+        return values.sum() / live.sum()
+    if aggregate == "sequence":
+        return (values.sum(1) / live.sum(1)).mean()
+    if aggregate == "constant":
+        return values.sum() / (len(values) * (length or values.size(1)))
+    raise ValueError(f'aggregate must be "token", "sequence" or "constant", not {aggregate!r}')
 
 
 @torch.no_grad()
@@ -124,30 +84,66 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), backwards in time.
 
-    δ_t = r_t + discount·V_{t+1} − V_t and A_t = δ_t + discount·gae_lambda·A_{t+1}. rewards are
-    (B, T), or (B,) where they arrive with a completion's last live token; nothing is bootstrapped
-    past it. values (B, T) are those of the states before each token. Returns advantages (B, T),
-    zero after the stop, and the critic's targets, returns = advantages + values. λ = 1 gives
-    return − V, λ = 0 the one-step error.
+        δ_t = r_t + discount·V_{t+1} − V_t,    A_t = δ_t + discount·gae_lambda·A_{t+1}
+
+    rewards are (B, T), or (B,) where they arrive with a completion's last live token; nothing is
+    bootstrapped past it. values (B, T) are those of the states before each token. Returns the
+    advantages (B, T), zero after the stop, and the critic's targets, returns = advantages + values.
+    λ = 1 gives return − V, λ = 0 the one-step error.
     """
+    live = _check_gae(rewards, values, mask, discount, gae_lambda)
+    values = values.masked_fill(~live, 0.0)
+    if rewards.dim() == 1:
+        rewards = at_last_token(rewards, live)
+    rewards = rewards.masked_fill(~live, 0.0)
+    advantages = torch.zeros_like(values)
+    next_value = torch.zeros_like(values[:, 0])  # nothing follows the last token
+    next_advantage = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.size(1))):
+        delta = rewards[:, t] + discount * next_value - values[:, t]
+        next_advantage = delta + discount * gae_lambda * next_advantage
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + values
+
+
+def at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
+    """Rewards (B,) of completions as rewards of tokens (B, T), all at the last live token."""
+    last = mask.sum(1, keepdim=True) - 1
+    return torch.zeros_like(mask, dtype=rewards.dtype).scatter(1, last, rewards[:, None])
+
+
+def per_token(
+    advantages: Tensor, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip: tuple
+) -> tuple[Tensor, Tensor]:
+    """Advantages (B, T) without gradient, 0 where mask is false, and the mask as bool.
+
+    Raises ValueError for what would give a wrong number in silence: shapes that broadcast, a clip
+    below 0, no completion, a completion without a live token.
+    """
+    if advantages.dim() == 1:
+        advantages = advantages.unsqueeze(1).expand(-1, logprobs.size(1))
+    for name, tensor in (
+        ("old_logprobs", old_logprobs), ("advantages", advantages), ("mask", mask)
+    ):  # fmt: skip
+        if tensor.shape != logprobs.shape:
+            shapes = f"{tuple(logprobs.shape)}, not {tuple(tensor.shape)}"
+            raise ValueError(f"{name} must have the shape of logprobs {shapes}")
+    if len(clip) != 2 or not all(side >= 0 for side in clip):
+        raise ValueError(f"clip must be two numbers of at least 0, not {clip}")
+    live = mask.bool()
+    if len(live) == 0 or not live.any(1).all():
+        raise ValueError("every completion needs at least one live token")
+    return advantages.detach().masked_fill(~live, 0.0), live
+
+
+def _check_gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float
+) -> Tensor:
     if values.shape != mask.shape or rewards.shape not in (values.shape, values.shape[:1]):
-        raise ValueError(
-            "rewards, values and mask must be (B,) or (B, T), (B, T) and (B, T), not "
-            f"{tuple(rewards.shape)}, {tuple(values.shape)} and {tuple(mask.shape)}"
-        )
+        shapes = f"{tuple(rewards.shape)}, {tuple(values.shape)} and {tuple(mask.shape)}"
+        raise ValueError(f"rewards (B,) or (B, T), values and mask (B, T) do not fit: {shapes}")
     for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
         if not 0 <= number <= 1:
             raise ValueError(f"{name} must be between 0 and 1, not {number}")
-    live = mask.bool()
-    values = values.masked_fill(~live, 0.0)
-    next_values, next_live = F.pad(values[:, 1:], (0, 1)), F.pad(live[:, 1:], (0, 1))
-    if rewards.dim() == 1:
-        rewards = rewards.unsqueeze(1) * (live & ~next_live)  # all at the last live token
-    token_rewards = rewards.masked_fill(~live, 0.0)
-    deltas = token_rewards + discount * next_values - values  # 0 after the stop
-    advantages = torch.zeros_like(values)
-    following = advantages[:, 0]
-    for t in reversed(range(values.size(1))):
-        following = deltas[:, t] + discount * gae_lambda * following
-        advantages[:, t] = following
-    return advantages, advantages + values
+    return mask.bool()

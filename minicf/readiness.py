@@ -120,3 +120,18 @@ def sampled_readiness(
         "readiness": slope * reach,
         "reward_std": groups.std(1).mean().item(),
     }
+
+
+def rank_correlation(x: list[float], y: list[float]) -> float:
+    """Spearman's rank correlation of two lists of n numbers; equal values share their mean rank.
+
+    0 where one of them is constant and ranks nothing.
+    """
+    ranks = []
+    for values in (torch.as_tensor(x), torch.as_tensor(y)):
+        below = (values[:, None] > values).sum(1)
+        equal = (values[:, None] == values).sum(1)
+        rank = below + (equal + 1) / 2
+        ranks.append(rank - rank.mean())
+    scale = ranks[0].norm() * ranks[1].norm()
+    return (ranks[0] @ ranks[1] / scale).item() if scale > 0 else 0.0

@@ -12,22 +12,12 @@ cache), where the cache is a list of (keys, values), batch first.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-
-class World(Protocol):
-    """What sampling needs of an environment."""
-
-    prompts: Tensor  # (N, P) tokens
-    completion_length: int  # T
-    eos: int  # the token that ends a completion
-
-    def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """Rewards (B,) of completions (B, T) of prompts (B, P)."""
+from .env import World
 
 
 @dataclass(frozen=True)
@@ -108,46 +98,41 @@ def check_prompts(env: World, prompts: Tensor) -> None:
 def sample(
     policy: nn.Module, env: World, prompts: Tensor, group_size: int, generator: torch.Generator
 ) -> Rollout:
-    """Sample `group_size` completions for each of prompts (Q, P) and reward them.
+    """Draw group_size completions of each of prompts (Q, P), token by token, and reward them.
 
-    `generator` lives on the CPU, so that every device draws the same noise. The log-probabilities
-    are those of the logits that were drawn from; `completion_logprobs` agrees with them up to
-    rounding.
+    Draws are made on the generator's device. The log-probabilities are those of the distributions
+    that were drawn from; `completion_logprobs` agrees with them up to rounding.
     """
     check_prompts(env, prompts)
     if group_size < 1:
         raise ValueError(f"group_size must be at least 1, not {group_size}")
-    T, device = env.completion_length, next(policy.parameters()).device
+    device = next(policy.parameters()).device
     prompts = prompts.to(device)
-    rows = group_rows(prompts, group_size)
-    completions = torch.full((len(rows), T), env.eos, device=device)
     logits, cache = policy(prompts)
-    logits = logits[:, -1]  # (S, V) of the S different states that completions are in
-    logprobs = logits.new_zeros(len(rows), T)
-    V = logits.size(-1)
-    noise = torch.rand(len(rows), T, V, generator=generator, device="cpu")
-    gumbel = -(-noise.log()).log().to(device)  # argmax(logits + gumbel) is a draw from softmax
-    writing, state = torch.arange(len(rows), device=device), rows  # completions, and their states
+    logits = logits[:, -1]  # (S, V): a row for each text so far; at first those are the prompts
+    state = group_rows(prompts, group_size)  # (B,): the text that each completion is at
+    B, V, T = len(state), logits.size(-1), env.completion_length
+    completions = torch.full((B, T), env.eos, device=device)
+    logprobs = logits.new_zeros(B, T)
+    stopped = torch.zeros(B, dtype=torch.bool, device=device)
     for t in range(T):
-        tokens = (logits[state] + gumbel[writing, t]).argmax(-1)
-        completions[writing, t] = tokens
-        logprobs[writing, t] = token_logprobs(logits[state], tokens)
-        going_on = (tokens != env.eos).nonzero()[:, 0]
-        if t == T - 1 or len(going_on) == 0:
+        next_logprobs = logits.log_softmax(-1)[state]  # (B, V)
+        chances = next_logprobs.exp().to(generator.device)
+        tokens = torch.multinomial(chances, 1, generator=generator)[:, 0].to(device)
+        tokens = tokens.masked_fill(stopped, env.eos)
+        completions[:, t] = tokens
+        token_logprob = next_logprobs.gather(1, tokens[:, None])[:, 0]
+        logprobs[:, t] = token_logprob.masked_fill(stopped, 0.0)
+        stopped = stopped | (tokens == env.eos)
+        if t == T - 1 or stopped.all():
             break
-        writing = writing[going_on]
-        # A state and a token make the next state; those that several completions are in run once.
-        pairs = state[going_on] * V + tokens[going_on]
-        pairs, state = pairs.unique(return_inverse=True)
-        before, tokens = pairs // V, pairs % V
-        cache = [(k.index_select(0, before), v.index_select(0, before)) for k, v in cache]
-        logits, cache = policy(tokens[:, None], cache)
-        logits = logits[:, 0]
-    return Rollout(
-        prompts=prompts[rows],
-        completions=completions,
-        mask=completion_mask(completions, env.eos),
-        logprobs=logprobs,
-        rewards=env.reward(prompts[rows], completions),
-        group_size=group_size,
-    )
+        # Completions that have the same text so far run through the network as one row.
+        texts, state = (state * V + tokens).unique(return_inverse=True)
+        before, last = texts // V, texts % V
+        cache = [(k[before], v[before]) for k, v in cache]
+        logits, cache = policy(last[:, None], cache)
+        logits = logits[:, -1]
+    prompts = prompts.repeat_interleave(group_size, 0)
+    rewards = env.reward(prompts, completions)
+    mask = completion_mask(completions, env.eos)
+    return Rollout(prompts, completions, mask, logprobs, rewards, group_size)

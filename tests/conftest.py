@@ -1,18 +1,21 @@
 """Policies and worlds that the tests share. Random policies are far from uniform on purpose."""
 
+import math
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
 
 from minicf.env import SumGame  # noqa: E402
 from minicf.gpt import GPT  # noqa: E402
-from minicf.training import pretrain  # noqa: E402
+from minicf.grpo import group_advantages  # noqa: E402
+from minicf.pretrain import pretrain  # noqa: E402
 
 torch.set_num_threads(1)  # quicker for tensors this small, and the same on every machine
 
@@ -54,6 +57,22 @@ def cosine(a, b):
     return torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
 
 
+def expected_advantages(value, group_size, baseline="mean", scale="std"):
+    """Mean advantage of a wrong and of a right sample at success `value`.
+
+    Over how many of its group-mates succeed, which is binomial.
+    """
+    others, means = group_size - 1, []
+    for own in (0.0, 1.0):
+        mean = 0.0
+        for k in range(group_size):
+            chance = math.comb(others, k) * value**k * (1 - value) ** (others - k)
+            group = torch.tensor([own] + [1.0] * k + [0.0] * (others - k), dtype=torch.float64)
+            mean += chance * group_advantages(group, group_size, baseline, scale)[0].item()
+        means.append(mean)
+    return means
+
+
 @pytest.fixture(scope="session")
 def env():
     return SumGame(2)
@@ -75,3 +94,33 @@ def trained(env):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+class Steps(list):
+    """Every step of every AdamW: weights before and after, the gradient that it saw, its lr."""
+
+    def record(self, optimizer, step):
+        (settings,) = optimizer.param_groups
+        before = [weight.detach().clone() for weight in settings["params"]]
+        left = [weight.grad.clone() for weight in settings["params"]]
+        step()
+        after = [weight.detach().clone() for weight in settings["params"]]
+        self.append(SimpleNamespace(**settings | {"before": before, "left": left, "after": after}))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What the optimisers of the loops have done, step by step."""
+    seen = Steps()
+
+    class Recorded(torch.optim.AdamW):
+        def step(self):
+            seen.record(self, super().step)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recorded)
+    return seen
+
+
+def norm(tensors):
+    """Of all of them as one vector."""
+    return torch.cat([tensor.flatten() for tensor in tensors]).norm().item()

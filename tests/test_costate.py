@@ -2,14 +2,13 @@ import math
 
 import pytest
 import torch
-from conftest import added, cosine
+from conftest import added, cosine, expected_advantages
 
 from minicf.costate import (
     alignment, attention_share, empirical_costates, own_logit_costates
 )  # fmt: skip
 from minicf.exact import outcomes, prefix_values, success, value_gradient
 from minicf.grpo import group_advantages
-from minicf.lab.family import expected_advantages
 from minicf.rollout import completion_logprobs, sample
 
 LAYERS = [0, 1, 2]

@@ -39,7 +39,7 @@ class World(Protocol):
         ignored."""
 
     # Optional:
-    #   corpus(batch_size, generator, wrong=0.0, max_target=None) -> prompts (B, P), completions (B, T)
+    #   corpus(batch_size, generator, wrong, max_target) -> prompts (B, P), completions (B, T)
     #   solutions(prompt) -> every rewarded completion (K, T) of prompt (P,), filled up with stops
     #   decode(tokens) -> the text of tokens (n,)
 

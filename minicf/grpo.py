@@ -33,9 +33,7 @@ def group_advantages(
     elif baseline == "none":
         advantages = groups
     else:
-        raise ValueError(
-            f'baseline must be "mean", "leave-one-out" or "none", not {baseline!r}'
-        )
+        raise ValueError(f'baseline must be "mean", "leave-one-out" or "none", not {baseline!r}')
     dead = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)  # (Q, 1)
     if scale == "std":
         std = groups.std(1, keepdim=True).masked_fill(dead, 1.0)  # a dead group would divide by 0

@@ -48,7 +48,9 @@ def gspo_loss(
     logratio = (logprobs - old_logprobs.detach()).masked_fill(~live, 0.0)
     mean = logratio.sum(1) / live.sum(1)  # (B,)
     one = mean[:, None]  # from here on a completion is a sequence of one token
-    return clipped_surrogate(one, torch.zeros_like(one), advantages, live.any(1, keepdim=True), clip, "sequence")
+    return clipped_surrogate(
+        one, torch.zeros_like(one), advantages, live.any(1, keepdim=True), clip, "sequence"
+    )
 
 
 def cispo_loss(

@@ -1,4 +1,4 @@
-"""What a run of train.py says in the end: six sentences made of its own numbers, and one figure.
+"""The figure of a run of train.py: four panels, each with a sentence above it.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
@@ -8,52 +8,10 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .readiness import rank_correlation
-
 COLORS = {
     "reinforce": "#666666", "rloo": "#56B4E9", "drgrpo": "#0072B2", "grpo": "#009E73",
     "ppo": "#E69F00", "perfect": "#D55E00", "exact": "black",
 }  # fmt: skip
-
-
-def conclusions(report: dict) -> list[str]:
-    """Six sentences about one run, its disagreements included."""
-    rows, histories = report["checkpoints"], report["histories"]
-    gains = [row["gain"] for row in rows]
-    picked = max(rows, key=lambda row: row["readiness"])
-    best = max(rows, key=lambda row: row["gain"])
-    ours = rank_correlation([row["readiness"] for row in rows], gains)
-    rival = rank_correlation([row["success"] * row["headroom"] for row in rows], gains)
-    compared = {True: "better than", False: "worse than"}[ours > rival]
-    if abs(ours - rival) < 0.005:
-        compared = "as well as"
-    grpo = histories["grpo"]
-    cosines = [entry["cosine"] for entry in grpo[1:]]
-    ends = {method: history[-1]["success"] for method, history in histories.items()}
-    areas = {method: area(history) for method, history in histories.items()}
-    sampled = [method for method in areas if method not in ("perfect", "ppo", "exact")]
-    leader = max(sampled, key=areas.get)
-    return [
-        f"* GRPO raised the exact success from {grpo[0]['success']:.2f} to {ends['grpo']:.2f}.",
-        f"* What its backward pass left on the prompts had a cosine to ∇V of "
-        f"{sum(cosines) / len(cosines):.2f} on average, from {min(cosines):.2f} to "
-        f"{max(cosines):.2f}: one rollout is ∇V plus noise.",
-        f"* Readiness ranked the eight checkpoints' gains {compared} success × headroom, which "
-        f"needs no gradient: rank correlation {ours:.2f} against {rival:.2f}.",
-        f"* The readiest checkpoint, step {picked['step']}, gained {picked['gain']:.2f}; the one "
-        f"that gained most, step {best['step']}, {best['gain']:.2f}.",
-        f"* Over the whole run, mean success was {areas['ppo']:.3f} with a learned critic and "
-        f"{areas['perfect']:.3f} with a perfect one; the best method without a critic, {leader}, "
-        f"had {areas[leader]:.3f}.",
-        f"* With as many updates, the exact gradient had a mean success of {areas['exact']:.3f} and "
-        f"ended at {ends['exact']:.2f}: the rest is the price of sampling.",
-    ]
-
-
-def area(history: list[dict]) -> float:
-    """Mean success along a run: the area under its curve."""
-    values = [entry["success"] for entry in history]
-    return sum(values) / len(values)
 
 
 def draw(report: dict) -> Figure:

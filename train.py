@@ -78,7 +78,7 @@ def improve(
         reference = copy.deepcopy(policy) if "kl_coef" in choices else None
     critic = Critic(policy) if choices["baseline"] == "critic" else None
     networks = [policy] if critic is None else [policy, critic]
-    weights = [weight for network in networks for weight in network.parameters()]
+    weights = torch.nn.ModuleList(networks).parameters()
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     history = [{"step": 0, "success": exact_success(policy, env, prompts), "cosine": math.nan}]
     for step in range(1, steps + 1):

@@ -1,8 +1,9 @@
-"""minicf ("mini critic-free"): why reinforcement learning of language models works with no critic.
+"""minicf ("mini critic-free"): reinforcement learning of language models without a critic.
 
-Read in this order: env (the world), gpt (the policy), rollout (sampling and scoring), ppo and grpo
-(the losses), exact (the truth by enumeration), training (the loops); then control, costate and
-bounds (the backward pass) and readiness (when RL pays).
+Read train.py first: it is the loop. Then env (the world), gpt (the policy), rollout (writing and
+scoring answers), grpo and ppo (the losses), variants (relatives), critic, pretrain; exact (the
+truth, by enumeration); tap, costate, bounds and control (what the backward pass leaves), and
+readiness (when RL pays). console and picture are what train.py prints and draws.
 """
 
 import torch

@@ -87,12 +87,12 @@ def next_token_jacobians(
     """The next token's logits z (S, V) in states (S, T) of `depth` tokens, and ∂z/∂x (S, V, L, D)
     at all positions of the sequence; besides the logits of every token (S, T, V)."""
     with tap(at, calls=1) as inputs:
-        every = completion_logits(policy, prompt.expand(len(states), -1), states)
-    logits = every[torch.arange(len(states)), depth]
+        all_logits = completion_logits(policy, prompt.expand(len(states), -1), states)
+    logits = all_logits[torch.arange(len(states)), depth]
     jacobian = [
         torch.autograd.grad(z.sum(), inputs, retain_graph=True)[0] for z in logits.unbind(1)
     ]
-    return logits.detach(), torch.stack(jacobian, 1), every.detach()
+    return logits.detach(), torch.stack(jacobian, 1), all_logits.detach()
 
 
 def state_jacobians(
@@ -107,9 +107,9 @@ def state_jacobians(
     check_prefix(env, prefix)
     j, T = len(prefix), env.completion_length
     states, depth = text_states(env, prefix)
-    logits, jacobian, every = next_token_jacobians(policy, prompt, states, depth, at)
+    logits, jacobian, all_logits = next_token_jacobians(policy, prompt, states, depth, at)
     between = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])  # tokens from s_j to s_t
-    reached = token_logprobs(every, states).masked_fill(~between, 0.0).sum(1).exp()
+    reached = token_logprobs(all_logits, states).masked_fill(~between, 0.0).sum(1).exp()
     return reached, logits, jacobian[:, :, len(prompt) + j - 1]
 
 

@@ -25,18 +25,18 @@ def parse(description: str, methods: list[str], arguments: list[str] | None) -> 
     option("--seed", type=int, default=0, help="of all that is random; 0")
     option("--steps", type=int, default=120, help="rollouts of RL; 120")
     option("--group-size", type=int, default=8, help="answers to each prompt; 8")
-    option("--learning-rate", type=float, default=1e-3, help="of RL, its peak; .001")
+    option("--learning-rate", type=float, default=5e-4, help="of RL, its peak; .0005")
     option("--pretrain-steps", type=int, default=800, help="800")
     option("--max-terms", type=int, default=3, help="terms of a sum, 1 to 5; 3")
     option("--d-model", type=int, default=64, help="width, a multiple of 4; 64")
     option("--device", default="auto", help="cpu, cuda or mps; auto is CUDA, where it is, or CPU")
     option("--out", type=Path, default=Path("runs/demo"), help="folder for results; runs/demo")
     args = parser.parse_args(arguments)
-    there = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.mps.is_available()
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.mps.is_available()
     if args.device == "auto":
-        args.device = "cuda" if "cuda" in there else "cpu"
-    if args.device not in there:
-        parser.error(f"--device {args.device} is not there, only {', '.join(there)}")
+        args.device = "cuda" if "cuda" in devices else "cpu"
+    if args.device not in devices:
+        parser.error(f"--device {args.device} is not there, only {', '.join(devices)}")
     compares = args.method not in ("reinforce", "ppo", "perfect", "exact")
     smallest = {"steps": 1, "group_size": 1 + compares, "pretrain_steps": 8, "d_model": 1}
     for name, least in smallest.items():

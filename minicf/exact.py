@@ -37,9 +37,9 @@ def completions(env: SumGame) -> Tensor:
             f"max_terms={env.max_terms} has {count:,} completions; "
             f"at most {MAX_COMPLETIONS:,} can be enumerated, so use max_terms of 2 or less"
         )
-    every = torch.cartesian_prod(*[torch.arange(size)] * T)
-    after_stop = ~completion_mask(every, env.eos)
-    return every[(every == env.eos).logical_or(~after_stop).all(1)]
+    texts = torch.cartesian_prod(*[torch.arange(size)] * T)
+    after_stop = ~completion_mask(texts, env.eos)
+    return texts[(texts == env.eos).logical_or(~after_stop).all(1)]
 
 
 def solution_logprobs(
@@ -181,7 +181,9 @@ def kl(
 ) -> Tensor:
     """Exact KL(policy‖reference) in nats over whole completions of prompts (N, P): (N,)."""
     prompts = env.prompts if prompts is None else prompts
-    pairs = [[outcomes(each, env, q)[1] for each in (policy, reference)] for q in prompts]
-    return torch.stack(
-        [(torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum() for p, q in pairs]
-    )
+    divergences = []
+    for prompt in prompts:
+        p = outcomes(policy, env, prompt)[1]
+        q = outcomes(reference, env, prompt)[1]
+        divergences.append((torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum())
+    return torch.stack(divergences)

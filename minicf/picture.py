@@ -16,16 +16,15 @@ COLORS = {
 
 def draw(report: dict) -> Figure:
     """The run in four panels; in two, for a run of one method."""
-    first, *others = report["histories"]
-    columns = 2
-    height = 7.6 if others else 4.0
-    figure = Figure(figsize=(10.4, height), layout="constrained", dpi=120)
-    axes = list(figure.subplots(len(others) and 2 or 1, columns, squeeze=False).flat)
+    histories = report["histories"]
+    first, rows = next(iter(histories)), 1 if len(histories) == 1 else 2
+    figure = Figure(figsize=(10.4, 3.8 * rows), layout="constrained", dpi=120)
+    axes = figure.subplots(rows, 2).flatten()
     draw_pretraining(axes[0], report)
-    draw_run(axes[1], first, report["histories"][first])
-    if others:
+    draw_run(axes[1], first, histories[first])
+    if rows == 2:
         draw_gains(axes[2], report["checkpoints"])
-        draw_methods(axes[3], report["histories"])
+        draw_methods(axes[3], histories)
     return figure
 
 
@@ -48,8 +47,8 @@ def draw_run(axis: Axes, method: str, history: list[dict]) -> None:
     cosines = [entry["cosine"] for entry in history[1:]]
     axis.plot(steps[1:], cosines, "o-", color="#D55E00", label="cosine to ∇V", markersize=4)
     axis.set_ylim(top=1.03)
-    caption(axis, "rollout", f"Along {method}: what backward left on the prompts points along ∇V, "
-            "plus the noise of one rollout.")  # fmt: skip
+    caption(axis, "rollout", f"Along {method}: success, and how nearly what backward left on the "
+            "prompts points along ∇V.")  # fmt: skip
 
 
 def draw_gains(axis: Axes, rows: list[dict]) -> None:
@@ -57,11 +56,11 @@ def draw_gains(axis: Axes, rows: list[dict]) -> None:
     axis.plot([row["readiness"] for row in rows], [row["gain"] for row in rows], "o", color="black")
     for row in rows:
         place = (row["readiness"], row["gain"])
-        axis.annotate(f" step {row['step']}", place, fontsize=8, va="center")
+        axis.annotate(f"   step {row['step']}", place, fontsize=8, va="center")
     axis.margins(x=0.18)
     axis.set_ylabel("gain in success of a short GRPO run")
-    caption(axis, "readiness: signal × headroom", "Where readiness is high, RL should gain much: "
-            "a dot for each checkpoint.")  # fmt: skip
+    caption(axis, "readiness: signal × headroom", "Does RL gain more where readiness is higher? "
+            "One dot for each stop of pretraining.")  # fmt: skip
 
 
 def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:
@@ -72,8 +71,8 @@ def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:
         values = [entry["success"] for entry in history]
         axis.plot(steps, values, style, color=COLORS[method], label=method)
     axis.set_ylabel("success")
-    caption(axis, "rollout", "The same start and as many updates for every method; exact: ascent "
-            "on success itself.")  # fmt: skip
+    caption(axis, "rollout", "Every method from the same start with as many updates. Exact is "
+            "ascent on the success itself.")  # fmt: skip
 
 
 def caption(axis: Axes, below: str, text: str) -> None:

@@ -39,8 +39,8 @@ def tap(
     def hook(_, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         x = args[0] if args else kwargs.get("hidden_states")
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"the input of {name} must be a floating-point tensor, not {found}")
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"the input of {name} must be a floating-point tensor, not {kind}")
         if not torch.is_grad_enabled():
             raise ValueError(f"a tap on {name} needs gradients; it does not work under no_grad")
         x = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
+import train
 from minicf import (
-    bounds, control, costate, env, exact, gpt, grpo, ppo, readiness, rollout, tap, training
+    bounds, control, costate, env, exact, gpt, grpo, ppo, readiness, rollout, tap, variants
 )  # fmt: skip
-from minicf.lab import family, statistics
 
 NAN, INF = math.nan, math.inf
 ONES, MASK = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bool)
@@ -36,7 +36,7 @@ def tapped_without_gradients():
 
 
 def improve(**options):
-    return training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, **options)
+    return train.improve(POLICY, WORLD, "grpo", 1, GENERATOR, **options)
 
 
 CASES = [
@@ -95,7 +95,7 @@ CASES = [
     ),
     (lambda: ppo.clipped_surrogate(ONES, ONES, REWARDS, MASK[:, :2]), "mask must have the shape"),
     (lambda: ppo.clipped_surrogate(ONES[:0], ONES[:0], REWARDS[:0], MASK[:0]), "at least one"),
-    (lambda: ppo.gae(REWARDS, ONES[:, :2], MASK), "rewards, values and mask"),
+    (lambda: ppo.gae(REWARDS, ONES[:, :2], MASK), r"rewards \(B,\) or \(B, T\), values and mask"),
     (lambda: ppo.gae(REWARDS, ONES, MASK, discount=-0.1), "discount .* not -0.1"),
     (lambda: ppo.gae(REWARDS, ONES, MASK, gae_lambda=NAN), "gae_lambda .* not nan"),
     (lambda: grpo.group_advantages(REWARDS, 0), "group_size .* not 0"),
@@ -107,6 +107,12 @@ CASES = [
     (lambda: grpo.group_advantages(REWARDS, 2, baseline="median"), "baseline .* not 'median'"),
     (lambda: grpo.kl_penalty(ONES, ONES, "kl"), "estimator .* not 'kl'"),
     (lambda: grpo.grpo_loss(ONES, ONES, REWARDS, MASK, ONES, kl_coef=-1.0), "kl_coef -1.0"),
+    (lambda: variants.maxrl_advantages(REWARDS - 1, 2), "rewards must be at least 0, not -1.0"),
+    (lambda: variants.maxrl_advantages(REWARDS, 1), "group_size must be at least 2, not 1"),
+    (lambda: variants.gspo_loss(ONES, ONES, REWARDS[:3], MASK), "must have the shape"),
+    (lambda: variants.gspo_loss(ONES, ONES, REWARDS, MASK & False), "at least one live token"),
+    (lambda: variants.cispo_loss(ONES, ONES[:2], REWARDS, MASK), "must have the shape"),
+    (lambda: variants.dapo_loss(ONES, ONES, REWARDS, MASK[:, :2]), "mask must have the shape"),
     # the truth and the costates
     (lambda: exact.value_gradient(POLICY, WORLD, PROMPT, NONE, BLOCK, 3), "0 to 2, .* not 3"),
     (lambda: exact.value_gradient(POLICY, WORLD, PROMPT, NONE, BLOCK, -1), "0 to 2, .* not -1"),
@@ -128,7 +134,6 @@ CASES = [
     (lambda: exact.outcomes(POLICY, WORLD, PROMPT, WORLD.encode("1+2+")), "leaves no token"),
     (lambda: exact.outcomes(POLICY, WORLD, PROMPT, torch.tensor([4, 77])), "0 to 12, not 77"),
     (lambda: exact.success(POLICY, WORLD, WORLD.encode("99=")[None]), "not '99='"),
-    (lambda: family.expected_advantages(1.5, 4), "value .* not 1.5"),
     (lambda: bounds.error_bound(POLICY, WORLD, PROMPT, BLOCK, baseline=NAN), "baseline .* not nan"),
     (lambda: bounds.fisher_estimate(POLICY, ROLLOUT, OTHER.norm, GENERATOR), "not 0 times"),
     (
@@ -143,26 +148,15 @@ CASES = [
     (lambda: control.CosineTrack(0, 0.1, 0.5), "horizon .* not 0"),
     (lambda: control.CosineTrack(3, NAN, 0.5), "gain .* not nan"),
     (lambda: control.CosineTrack(3, 0.1, -0.5), "noise .* not -0.5"),
-    # readiness and the loops
+    # readiness and the loop
     (lambda: readiness.headroom(torch.tensor([NAN])), "p must hold probabilities"),
     (lambda: readiness.pass_at_k(torch.tensor([1]), 4, 0), "k must be 1 to 4, .* not 0"),
-    (lambda: statistics.rank_correlation(ONES, ONES), "x and y must be"),
-    (lambda: statistics.bootstrap_interval(torch.ones(0), GENERATOR), "values must be"),
     (lambda: improve(prompts=WORLD.prompts[:0]), "prompts must be"),
     (lambda: improve(prompts=WORLD.prompts[0]), "prompts must be"),
     (lambda: exact.success(POLICY, WORLD, WORLD.prompts[0]), "prompts must be"),
     (lambda: bounds.state_jacobians(POLICY, WORLD, PROMPT, BLOCK, WORLD.encode("5.")), "leaves no"),
-    (lambda: training.pretrain(POLICY, WORLD, 1.5, GENERATOR), "steps .* not 1.5"),
-    (lambda: training.pretrain(POLICY, WORLD, 1, GENERATOR, learning_rate=-1.0), "learning_rate"),
-    (lambda: training.improve(POLICY, WORLD, "grpo", 1, GENERATOR), "method must be one of"),
-    (
-        lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, learning_rate=NAN),
-        "learning_rate",
-    ),
-    (
-        lambda: training.improve(POLICY, WORLD, "GRPO", 1, GENERATOR, evaluate_every=0),
-        "evaluate_every",
-    ),
+    (lambda: train.improve(POLICY, WORLD, "GRPO", 1, GENERATOR), "method must be one of"),
+    (lambda: improve(group_size=1), "group_size must be at least 2, not 1"),
 ]
 
 

@@ -10,7 +10,9 @@ import pytest
 from conftest import ROOT
 
 # What each of these may import besides PyTorch and the standard library.
-ALONE = {"gpt": set(), "rollout": set(), "tap": set(), "ppo": set(), "grpo": {".ppo"}}
+ALONE = {
+    "gpt": set(), "tap": set(), "ppo": set(), "grpo": {".ppo"}, "variants": {".ppo", ".grpo"}
+}  # fmt: skip
 
 PRELUDE = """
 import importlib.util, json, sys

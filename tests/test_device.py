@@ -19,12 +19,13 @@ from minicf.env import SumGame
 from minicf.exact import distinct_solutions, prefix_values, success, value_gradient, value_gradients
 from minicf.gpt import GPT
 from minicf.grpo import group_advantages, grpo_loss, kl_penalty
-from minicf.lab.statistics import rank_correlation
 from minicf.ppo import gae
+from minicf.pretrain import pretrain
 from minicf.readiness import headroom, pass_at_k, sampled_readiness, sampled_signal, signal
 from minicf.rollout import completion_logprobs, completion_mask, sample, token_logprobs
 from minicf.tap import tap
-from minicf.training import METHODS, improve, pretrain
+from minicf.variants import cispo_loss, dapo_loss, gspo_loss, maxrl_advantages
+from train import METHODS, improve
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +84,7 @@ def test_truth_and_costates(policy, env, generator, elsewhere):
     assert sampled_readiness(policy, env, rollout)["reward_std"] >= 0
     assert prefix_values(policy, env, rollout.prompts, rollout.completions).isfinite().all()
     assert distinct_solutions(policy, env).isfinite().all()
-    assert pass_at_k((p > 0).long(), 4, 2).isfinite().all() and rank_correlation(p, -p) < 0
+    assert pass_at_k((p > 0).long(), 4, 2).isfinite().all()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -103,11 +104,15 @@ def test_both_loops(env, monkeypatch, elsewhere):
         start = make_policy(env, dtype=torch.float32)
         generator = torch.Generator(device="cpu").manual_seed(0)
         batch = env.corpus(4, generator)  # drawn on the CPU, by design
-    for method in METHODS:
+    relatives = [{"loss": loss} for loss in (dapo_loss, gspo_loss, cispo_loss)]
+    cases = [{"method": method} for method in [*METHODS, "exact"]]
+    cases += [{"method": "grpo"} | each for each in [*relatives, {"advantages": maxrl_advantages}]]
+    for case in cases:
+        policy = copy.deepcopy(start)
         history = improve(
-            copy.deepcopy(start), env, method, 1, generator, 2, prompts=env.prompts[3:9]
+            policy, env, steps=1, generator=generator, group_size=2, prompts=env.prompts[3:9], **case
         )
-        assert {"success", "held_out", "alignment", "prompt_alignment"} <= set(history[1])
+        assert {"success", "cosine"} <= set(history[1])
     monkeypatch.setattr(env, "corpus", lambda *_: batch)
     pretrain(start, env, 1, generator)
 

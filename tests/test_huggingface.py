@@ -14,9 +14,10 @@ from conftest import flat_gradient
 
 from minicf.costate import empirical_costates
 from minicf.exact import outcomes, value_gradient, value_gradients
+from minicf.pretrain import pretrain
 from minicf.readiness import readiness, sampled_signal, signal
 from minicf.rollout import completion_logprobs, completion_mask, sample, token_logprobs
-from minicf.training import improve, pretrain
+from train import improve
 
 pytest.importorskip("transformers")
 from transformers import (  # noqa: E402
@@ -143,25 +144,18 @@ def test_the_mean_costate_is_the_value_gradient(name, env, text):
 
 
 @both
-def test_reinforcement_learning_improves_it(name, env):
-    """Thirty steps of GRPO, seen from outside: success, readiness and alignment.
+def test_the_loop_trains_it(name, env):
+    """Ascent on the exact success rises along ∇V; a rollout of GRPO is measured like any other.
 
-    Over seeds 0 to 7 of both models success rose by 0.12 to 0.41, alignment was 0.47 to 0.71 on
-    average (single steps -0.08 to 0.97), the sampled signal 0.55 to 1.20 of the exact one.
+    Over eight seeds of both models the sampled signal was 0.55 to 1.20 of the exact one.
     """
     policy = make(name, env, spread=0.02, dtype=torch.float32, width=32)
     generator = torch.Generator().manual_seed(0)
     pretrain(policy, env, 150, generator, batch_size=64, learning_rate=1e-2, warmup=10)
-
     rollout = sample(policy, env, env.prompts, 64, generator)
     assert 0.3 < sampled_signal(policy, rollout) / signal(policy, env) < 2
     assert 0 < readiness(policy, env) < math.inf
-
-    oracle = improve(policy, env, "oracle", 1, generator, learning_rate=1e-9)
-    assert abs(oracle[-1]["alignment"] - 1) < 1e-4
-    history = improve(
-        policy, env, "GRPO", 30, generator, group_size=16, learning_rate=3e-3, evaluate_every=3
-    )
-    assert history[-1]["success"] > history[0]["success"] + 0.05
-    alignments = torch.tensor([entry["alignment"] for entry in history[1:]])
-    assert alignments.isfinite().all() and alignments.mean() > 0.25
+    exact = improve(policy, env, "exact", 5, generator, 2, learning_rate=1e-3, warmup=0)
+    assert abs(exact[-1]["cosine"] - 1) < 1e-4 and exact[-1]["success"] > exact[0]["success"]
+    history = improve(policy, env, "grpo", 2, generator)
+    assert -1 < history[-1]["cosine"] < 1 and history[-1]["ratio"] > 0

@@ -82,12 +82,28 @@ def test_samples_follow_the_scored_distribution(env, generator):
     assert z.abs().max() < 5
 
 
+def test_samples_are_independent_of_each_other(env, generator):
+    """The chance that two begin alike, of one prompt and of two, is Σ π_a π_b: z below 4."""
+    policy, n = make_policy(env, seed=4), 10_000
+    rollout = sample(policy, env, env.prompts[[6, 7]], n, generator)
+    first = rollout.completions[:, 0].view(2, n)
+    pi = policy(env.prompts[[6, 7]])[0][:, -1].softmax(-1).detach()
+    pairs = {
+        "next": (first[0, 0::2], first[0, 1::2], pi[0] @ pi[0]),
+        "far": (first[0, : n // 2], first[0, n // 2 :], pi[0] @ pi[0]),
+        "other prompt": (first[0], first[1], pi[0] @ pi[1]),
+    }
+    for a, b, chance in pairs.values():
+        z = ((a == b).double().mean() - chance) / (chance * (1 - chance) / len(a)).sqrt()
+        assert abs(z) < 4
+
+
 def test_rows_are_prompt_major_and_filled_with_stops(policy, env, generator):
     rollout = sample(policy, env, env.prompts[[2, 7]], 5, generator)
     assert torch.equal(rollout.prompts, env.prompts[[2, 7]].repeat_interleave(5, 0))
     assert (rollout.completions[~rollout.mask] == env.eos).all() and not rollout.mask.all()
     assert torch.equal(rollout.rewards, env.reward(rollout.prompts, rollout.completions))
-    assert not rollout.logprobs.requires_grad
+    assert (rollout.logprobs[~rollout.mask] == 0).all() and not rollout.logprobs.requires_grad
 
 
 def test_sampling_repeats_with_its_generator_and_leaves_the_global_one_alone(policy, env):
@@ -165,8 +181,7 @@ def test_work_is_done_once_for_what_is_shared(trained, env, generator):
     hook.remove()
     assert sampled[0] == rows[0] == (2, 3)
     for t, (count, length) in enumerate(sampled[1:], 1):
-        on = (rollout.mask[:, t]).nonzero()[:, 0]  # those that still write
-        begun = torch.cat([rollout.prompts[on], rollout.completions[on, :t]], 1).unique(dim=0)
+        begun = torch.cat([rollout.prompts, rollout.completions[:, :t]], 1).unique(dim=0)
         assert (count, length) == (len(begun), 1)
     fed = torch.cat([rollout.prompts, rollout.completions[:, :-1]], 1).unique(dim=0)
     assert rows[1:] == [(len(fed), 3)] and len(fed) < 100

@@ -14,7 +14,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
 
 from minicf.env import SumGame  # noqa: E402
 from minicf.gpt import GPT  # noqa: E402
-from minicf.grpo import group_advantages  # noqa: E402
 from minicf.pretrain import pretrain  # noqa: E402
 
 torch.set_num_threads(1)  # quicker for tensors this small, and the same on every machine
@@ -57,8 +56,8 @@ def cosine(a, b):
     return torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
 
 
-def expected_advantages(value, group_size, baseline="mean", scale="std"):
-    """Mean advantage of a wrong and of a right sample at success `value`.
+def expected_advantages(value, group_size, advantages):
+    """Mean of `advantages(rewards, group_size)` for a wrong and for a right sample at success value.
 
     Over how many of its group-mates succeed, which is binomial.
     """
@@ -68,7 +67,7 @@ def expected_advantages(value, group_size, baseline="mean", scale="std"):
         for k in range(group_size):
             chance = math.comb(others, k) * value**k * (1 - value) ** (others - k)
             group = torch.tensor([own] + [1.0] * k + [0.0] * (others - k), dtype=torch.float64)
-            mean += chance * group_advantages(group, group_size, baseline, scale)[0].item()
+            mean += chance * advantages(group, group_size)[0].item()
         means.append(mean)
     return means
 

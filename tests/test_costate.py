@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -179,7 +180,8 @@ def test_a_mask_one_token_short_is_seen(trained, env):
 def test_group_advantages_scale_the_costate_and_do_not_turn_it(start, baseline, scale):
     rollout, p, scores, exact = start
     V = (p @ rollout.rewards.double()).item()
-    wrong, right = expected_advantages(V, G, baseline, scale)
+    advantages = partial(group_advantages, baseline=baseline, scale=scale)
+    wrong, right = expected_advantages(V, G, advantages)
     factor = right - wrong
     advantages = wrong + (right - wrong) * rollout.rewards.double()
     assert relative(p * advantages @ scores, factor * exact) < 1e-10
@@ -190,7 +192,7 @@ def test_group_advantages_scale_the_costate_and_do_not_turn_it(start, baseline, 
 def test_the_std_factor_tends_to_one_over_the_rewards_std():
     V, factors = 0.3, {}
     for size in (4, 64, 512):
-        wrong, right = expected_advantages(V, size)
+        wrong, right = expected_advantages(V, size, group_advantages)
         factors[size] = right - wrong
     limit = 1 / math.sqrt(V * (1 - V))
     assert factors[512] == pytest.approx(limit, rel=0.01)
@@ -202,7 +204,7 @@ def test_the_group_factor_by_sampled_groups(trained, env, generator):
     rollout = sample(trained, env, env.prompts[[9]], 8_000 * G, generator)
     rewards = rollout.rewards.double()
     advantages = group_advantages(rewards, G)
-    means = expected_advantages(success(trained, env)[9].item(), G, "mean", "std")
+    means = expected_advantages(success(trained, env)[9].item(), G, group_advantages)
     for reward in (0, 1):
         some = advantages[rewards == reward]
         z = (some.mean() - means[reward]) / (some.std() / len(some) ** 0.5)

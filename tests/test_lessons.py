@@ -52,14 +52,14 @@ from nbclient import NotebookClient
 from wrong_answers import WRONG
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+FOLDER = ROOT / "lessons"
+sys.path[:0] = [str(ROOT), str(FOLDER)]
 
 from minicf.gpt import GPT  # noqa: E402
-from minicf.grpo import group_advantages  # noqa: E402
-from minicf.lab import lesson  # noqa: E402
 
-FOLDER = ROOT / "lessons"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+OUTSIDE_THE_PACKAGE = [ROOT / "train.py", *sorted(FOLDER.glob("*.py"))]  # what lessons import
+MODULES = [*sorted((ROOT / "minicf").glob("*.py")), *OUTSIDE_THE_PACKAGE]
 SECONDS = 60  # for one lesson in fast mode, wrong answers included
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # what nbgrader writes
 SOLUTION, HIDDEN = (
@@ -296,7 +296,8 @@ def test_wrong_answers_belong_to_an_exercise():
 @every_lesson
 def test_first_cells_are_the_set_up_and_the_roadmap(path):
     setup, roadmap = code_cells(path)[:2]
-    source, root = python(setup), "sys.path.insert(0, str(ROOT))\n"
+    source = python(setup)
+    root = 'sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]'
     assert source.split(root)[0] == python(code_cells(LESSONS[0])[0]).split(root)[0]
     assert root in source and "torch.set_num_threads(1)" in source
     assert 'FAST = os.environ.get("MINICF_FAST") == "1"' in source
@@ -309,7 +310,7 @@ def test_set_up_in_the_repository(folder, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     namespace = {}
     assert execute(code_cells(LESSONS[0])[0], namespace) is None
-    assert namespace["ROOT"] == ROOT and sys.path[0] == str(ROOT)
+    assert namespace["ROOT"] == ROOT and sys.path[:2] == [str(ROOT), str(FOLDER)]
 
 
 def test_set_up_elsewhere_ends_with_one_line(tmp_path, monkeypatch):
@@ -320,40 +321,19 @@ def test_set_up_elsewhere_ends_with_one_line(tmp_path, monkeypatch):
 
 
 def test_set_up_in_a_kernel_in_a_students_folder(tmp_path):
-    """A copy of minicf/ beside the lesson: it is the one imported, and figures are drawn."""
-    here = tmp_path / "minicf"
-    shutil.copytree(ROOT / "minicf", here, ignore=shutil.ignore_patterns("__pycache__"))
-    where = nbformat.v4.new_code_cell("import minicf\nprint(minicf.__file__)")
+    """Copies of all modules beside the lesson are the ones imported, and figures are drawn."""
+    package = tmp_path / "minicf"
+    shutil.copytree(ROOT / "minicf", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in OUTSIDE_THE_PACKAGE:
+        shutil.copy(path, tmp_path)
+    where = nbformat.v4.new_code_cell("import minicf, kit\nprint(minicf.__file__, kit.__file__)")
     cells = copy.deepcopy([*code_cells(LESSONS[0])[:2], where])
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=SECONDS, resources=resources).execute()
     assert "image/png" in cells[1].outputs[-1].data
-    assert cells[2].outputs[0].text.strip() == str(here / "__init__.py")
-
-
-def test_the_packages_function_earns_nothing_called_or_copied():
-    def copied(rewards, group_size):
-        pass
-
-    def called(rewards, group_size):
-        return group_advantages(rewards, group_size)
-
-    copied.__code__ = group_advantages.__code__
-    copied.__defaults__ = group_advantages.__defaults__
-    rewards = torch.tensor([1.0, 0.0])
-    for function in (copied, called):
-        assert lesson.answer(function, rewards, 2).shape == (2,)  # where nothing is switched off
-        with lesson.disabled(group_advantages), pytest.raises(AssertionError, match="own"):
-            lesson.answer(function, rewards, 2)
-        assert lesson.answer(function, rewards, 2).shape == (2,)
-
-
-def test_a_missing_study_is_said_in_one_sentence(tmp_path, monkeypatch):
-    assert lesson.stored_study(ROOT)["checkpoints"]
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="^study.json not found: copy .* notebook$"):
-        lesson.stored_study(tmp_path)
+    imported = cells[2].outputs[0].text.split()
+    assert imported == [str(package / "__init__.py"), str(tmp_path / "kit.py")]
 
 
 # What stands in a lesson.
@@ -441,10 +421,10 @@ def definitions(nodes):
 
 @functools.cache
 def public_names():
-    """Functions and classes of the package, and the methods of those classes."""
+    """Functions and classes that a lesson can import, and the methods of those classes."""
     names = set()
-    for path in (ROOT / "minicf").rglob("*.py"):
-        for node in definitions(ast.parse(path.read_text()).body):
+    for path in MODULES:
+        for node in definitions(ast.parse(path.read_text(encoding="utf-8")).body):
             parts = definitions(node.body) if isinstance(node, ast.ClassDef) else []
             names |= {each.name for each in (node, *parts) if not each.name.startswith("_")}
     return names
@@ -453,6 +433,7 @@ def public_names():
 @every_lesson
 def test_redefines_nothing_of_the_package_and_imports_little_else(path):
     allowed = {"minicf", "torch", "numpy", "matplotlib", *sys.stdlib_module_names}
+    allowed |= {path.stem for path in OUTSIDE_THE_PACKAGE}
     for cell in code_cells(path):
         nodes = list(ast.walk(ast.parse(python(cell))))
         for node in definitions(nodes):
@@ -578,7 +559,7 @@ def play_elsewhere(path, run):
 def elsewhere(count, lessons):
     """Every lesson in `count` runs, two side by side, and a table of what failed."""
     code = hashlib.sha256()
-    for path in sorted((ROOT / "minicf").rglob("*.py")):
+    for path in MODULES:
         code.update(path.read_bytes())
     ELSEWHERE.mkdir(parents=True, exist_ok=True)
     runs = [(path, run) for run in range(count) for path in lessons]
@@ -592,8 +573,8 @@ def elsewhere(count, lessons):
             done = subprocess.run(
                 command, env=os.environ | kernels, capture_output=True, text=True, check=True
             )
-            file.write_text(done.stdout)
-        failed = file.read_text().strip()
+            file.write_text(done.stdout, encoding="utf-8")
+        failed = file.read_text(encoding="utf-8").strip()
         print(f"{path.stem}, run {run}: {'held' if not failed else failed}", flush=True)
         return failed
 

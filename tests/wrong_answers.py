@@ -759,8 +759,7 @@ WRONG = {
         """,
         "the package's own": """
             advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            switches = how.clip, how.aggregate, how.ratio, how.surrogate
-            return clipped_surrogate(logprobs, old_logprobs, advantages, mask, *switches)[0]
+            return method_loss(how, logprobs, old_logprobs, advantages, mask)
         """,
     },
     "05-kl": {

@@ -1,4 +1,4 @@
-"""C9: the exact bias and noise of methods beside the real code, by enumeration and by samples.
+"""The exact bias and noise of methods beside the real code, by enumeration and by samples.
 
 Samples are compared with z-scores; each must be below 4.5, which chance alone would break in one of
 150,000 (a few dozen are taken here).
@@ -10,22 +10,21 @@ import math
 import pytest
 import torch
 from conftest import cosine
+from counting import (
+    METHODS, SURROGATES, Method, advantage_moments, batch_limits, climb, enumerate_prompt,
+    every_text, graph_of, leash_gradients, method_advantages, method_loss, methods_table,
+    surrogate_gradients, surrogate_objective, update_moments,
+)  # fmt: skip
 
 from minicf.costate import empirical_costates
 from minicf.exact import outcomes, value_gradients
 from minicf.grpo import group_advantages, grpo_loss, kl_penalty
-from minicf.lab import family
-from minicf.lab.family import (
-    SURROGATES, advantage_moments, batch_limits, climb, draws, drawn_update, enumerate_prompt,
-    every_text, graph_of, leash_gradients, surrogate_gradients, update_moments,
-)  # fmt: skip
-from minicf.ppo import aggregate_tokens, clipped_surrogate
+from minicf.ppo import aggregate_tokens
 from minicf.rollout import completion_logprobs
 from minicf.tap import tap
-from minicf.training import METHODS
 
 Z = 4.5
-EXACT = [m for m in ("REINFORCE", "RLOO", "GRPO", "Dr. GRPO", "GSPO", "MaxRL")]
+EXACT = ["REINFORCE", "RLOO", "GRPO", "Dr. GRPO", "GSPO", "MaxRL"]
 LIMITS = ["DAPO", "CISPO", "PPO without critic", "PPO with critic", "PPO with exact critic"]
 
 
@@ -65,7 +64,7 @@ def test_scores_of_texts_are_the_costates_of_one_backward_pass(trained, env, pro
     torch.testing.assert_close(counted.chances, p)
     weights = torch.rand(rollout.mask.shape, dtype=torch.float64)
     costates = empirical_costates(trained, rollout, weights, trained.blocks[0])[:, : len(prompt)]
-    torch.testing.assert_close(counted.each(weights), costates.flatten(1), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(counted.weighted_scores(weights), costates.flatten(1), rtol=1e-9, atol=1e-10)
 
 
 def test_the_graph_gives_the_value_gradient(later, env, prompt, graph):
@@ -80,7 +79,8 @@ def test_moments_of_advantages_against_every_group(baseline, scale):
     V, G = 0.3, 4
     groups = torch.tensor(list(itertools.product([0.0, 1.0], repeat=G))).double()
     p = (V**groups * (1 - V) ** (1 - groups)).prod(1)
-    A = torch.stack([group_advantages(group, G, baseline, scale) for group in groups])
+    method = Method("", baseline, scale)
+    A = torch.stack([method_advantages(method, group, G) for group in groups])
     first, second, pairs = advantage_moments(V, G, baseline, scale)
     for r in (0, 1):
         q = p * (groups[:, 0] == r)
@@ -90,6 +90,25 @@ def test_moments_of_advantages_against_every_group(baseline, scale):
             both = q * (groups[:, 1] == s)
             mean = (both @ (A[:, 0] * A[:, 1]) / both.sum()).item()
             assert mean == pytest.approx(pairs[r, s].item(), abs=1e-12)
+
+
+def drawn_update(method, prompts, G, generator):
+    """One update of the real batch size, drawn from the enumerated texts: (Q·P·D,).
+
+    The method's own advantages and loss give the weights, by autograd through log π.
+    """
+    rows = [torch.multinomial(p.chances, G, replacement=True, generator=generator) for p in prompts]
+    pairs = list(zip(prompts, rows))
+    rewards = torch.cat([prompt.rewards[row] for prompt, row in pairs])
+    logprobs = torch.cat([prompt.logprobs[row] for prompt, row in pairs])
+    values = torch.cat([prompt.critic_values(method)[row] for prompt, row in pairs])
+    mask = prompts[0].texts.mask[torch.cat(rows)]
+    advantages = method_advantages(method, rewards, G, mask, values)
+    leaf = logprobs.clone().requires_grad_()
+    loss = method_loss(method, leaf, logprobs, advantages, mask)
+    (weights,) = torch.autograd.grad(-loss, leaf)
+    groups = zip(prompts, weights.split(G), rows)
+    return torch.cat([prompt.weighted_scores(weight, row).sum(0) for prompt, weight, row in groups])
 
 
 def scale_of(method, batch):
@@ -109,26 +128,10 @@ def test_mean_and_noise_of_a_group_against_groups_that_were_drawn(name, counted,
     assert z_score(groups.square().sum(1), square) < Z
 
 
-def test_redrawn_groups_against_groups_that_were_drawn(counted, generator):
-    """DAPO's redraws with a constant divisor, which is exact for a single group."""
-    method, G = METHODS["DAPO"], 4
-    method = family.replace(method, aggregate="constant")
-    batch = batch_limits(method, [counted]) | {"T": 4}
-    mean, square = update_moments(method, counted, G, batch)
-    groups = [drawn_update(method, [counted], G, generator) for _ in range(1000)]
-    groups = 4 * torch.stack(groups)
-    assert z_score(groups @ mean / mean.norm(), mean.norm()) < Z
-    assert z_score(groups.square().sum(1), square) < Z
-    once, _ = update_moments(family.replace(method, redraws=0), counted, G, batch)
-    assert draws(method, counted.value, G) > 1.05
-    torch.testing.assert_close(mean, draws(method, counted.value, G) * once)
-
-
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_large_batch_tends_to_the_limit(name, counted, generator):
     """Ten batches of 4,000: the distance to the limit is what the exact noise says, within half."""
     method, n = METHODS[name], 4000
-    method = family.replace(method, redraws=0)
     batch = batch_limits(method, [counted])
     G = 8 if method.baseline == "mean" else n
     mean, square = update_moments(method, counted, G, batch)
@@ -143,15 +146,14 @@ def test_a_large_batch_tends_to_the_limit(name, counted, generator):
 
 def test_the_own_length_bends_and_the_rest_does_not(counted):
     """A prompt's mean update is along ∇V for every method but those with aggregate "sequence"."""
-    truth = (counted.chances * counted.rewards) @ counted.each(counted.texts.mask.double())
+    truth = (counted.chances * counted.rewards) @ counted.weighted_scores(counted.texts.mask.double())
     for name, method in METHODS.items():
-        if method.sampled:
-            mean, _ = update_moments(method, counted, 8, batch_limits(method, [counted]))
-            bend = 1 - cosine(mean, truth)
-            if method.aggregate == "sequence" or method.baseline == "critic":  # its λ, with V = 0
-                assert 1e-4 < bend < 0.5
-            else:
-                assert abs(bend) < 1e-10
+        mean, _ = update_moments(method, counted, 8, batch_limits(method, [counted]))
+        bend = 1 - cosine(mean, truth)
+        if method.aggregate == "sequence" or method.baseline == "critic":  # its λ, with V = 0
+            assert 1e-4 < bend < 0.5, name
+        else:
+            assert abs(bend) < 1e-10, name
 
 
 def chunks_of_gradients(policy, env, prompt, rows, texts, loss_of):
@@ -172,16 +174,11 @@ def test_gradients_on_stale_data_against_samples(name, later, env, prompt, count
     exact = surrogate_gradients(graph, counted.logprobs, length)[name]
     generator = torch.Generator().manual_seed(3)
     rows = torch.multinomial(counted.chances, 10_000, replacement=True, generator=generator)
-    options = {"aggregate": "constant"} | SURROGATES[name]
-    size = length if options["aggregate"] == "sequence" else texts.mask.size(1)
 
     def loss_of(logprobs, chunk):
         advantages = counted.rewards[chunk] - counted.value
         old, mask = counted.logprobs[chunk], texts.mask[chunk]
-        if name == "whole-sequence ratio":
-            whole = (logprobs.detach() - old).masked_fill(~mask, 0.0).sum(1).exp()
-            advantages = advantages * whole
-        return size * clipped_surrogate(logprobs, old, advantages, mask, **options)[0]
+        return -surrogate_objective(name, logprobs, old, advantages, mask, length)
 
     left = chunks_of_gradients(later, env, prompt, rows, texts, loss_of)
     assert z_score(left @ exact / exact.norm(), exact.norm()) < Z
@@ -230,11 +227,10 @@ def test_gradients_of_the_leash_against_samples(
     assert z_score(left @ direction, exact[name] @ direction) < Z
 
 
-def test_the_table_says_what_it_counts(counted, trained, env, prompt, generator):
+def test_the_table_says_what_it_counts(counted, trained, env, prompt):
     truth = value_gradients(trained, env, trained.blocks[0], prompt[None])
-    methods = {name: method for name, method in METHODS.items() if method.sampled}
-    rows = family.methods_table(methods, [counted], truth, 8, generator, batches=3)
-    assert [row["method"] for row in rows] == list(methods)
+    rows = methods_table(METHODS, [counted], truth, 8)
+    assert [row["method"] for row in rows] == list(METHODS)
     for row in rows:
         assert (row["samples"] is None) == (row["cosine"] <= 0.9)
         if row["samples"] is not None:

@@ -1,0 +1,766 @@
+"""The figures of the lessons: data in, matplotlib figure out. Nothing here computes a result.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666"
+)  # fmt: skip
+
+CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
+
+ROADMAP = (
+    ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO"), ("04", "GRPO"),
+    ("05", "a leash and\na family"), ("06", "backprop is\nan adjoint"),
+    ("07", "costates in a\ntransformer"), ("08", "the real\nrun"),
+    ("09", "when is it\nwrong?"), ("10", "when should\nRL start?"), ("11", "critic or\nno critic?"),
+)  # fmt: skip
+
+
+def panels(*titles: str, width: float = 5.2, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A row of titled panels without the box's upper and right side."""
+    figure = Figure(figsize=(width * len(titles), height), layout="constrained")
+    axes = list(figure.subplots(1, len(titles), squeeze=False)[0])
+    for axis, title in zip(axes, titles):
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def roadmap(current: int) -> Figure:
+    """The eleven lessons in a row, 1 to 11, with lesson `current` marked."""
+    count = len(ROADMAP)
+    figure = Figure(figsize=(11, 1.5), layout="constrained")
+    axis = figure.subplots()
+    parts = ((0, 5, "losses", BLUE), (5, 9, "costates", ORANGE), (9, count, "decisions", GREEN))
+    for start, end, part, color in parts:
+        axis.plot([start + 0.06, end - 0.06], [0.92, 0.92], color=color, linewidth=3)
+        axis.text((start + end) / 2, 1.04, part, ha="center", va="bottom", color=color, fontsize=9)
+        for i in range(start, end):
+            marked = i + 1 == current
+            style = dict(facecolor=color if marked else "white", edgecolor=color)
+            axis.add_patch(Rectangle((i + 0.06, 0), 0.88, 0.8, linewidth=1.5, **style))
+            number, title = ROADMAP[i]
+            text = f"{number}\n{title}"
+            ink = "white" if marked else "black"
+            axis.text(i + 0.5, 0.4, text, ha="center", va="center", color=ink, fontsize=8.5)
+    place = current - 0.5
+    axis.annotate("you are here", (place, 0), (place, -0.3), ha="center", fontsize=9)
+    axis.set(xlim=(0, count), ylim=(-0.35, 1.3))
+    axis.axis("off")
+    return figure
+
+
+def noisy_costates(starts: Tensor, case: dict[str, Tensor]) -> Figure:
+    """Costates at starts (S,) around the exact value gradient, and the one without noise.
+
+    The case has costates (S, N) of N rollouts from each start, truth and noise_free (S,).
+    """
+    title = "Noisy costates average to the value gradient; the costate without noise overshoots"
+    figure, (axis,) = panels(title, width=7.6, height=3.9)
+    costates, truth, noise_free = case["costates"], case["truth"], case["noise_free"]
+    axis.axhline(0, color=GREY, linewidth=0.6)
+    axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=4, alpha=0.7)
+    axis.plot(starts, noise_free, color=RED, linewidth=2)
+    axis.plot(starts, truth, color=BLUE, linewidth=2)
+    axis.plot(starts, costates.mean(1), "o", color="black", markersize=5)
+    style = dict(textcoords="offset points", va="center")
+    axis.annotate("without noise", (starts[-1], noise_free[-1]), (9, 0), color=RED, **style)
+    axis.annotate("value gradient, exact", (starts[-1], truth[-1]), (9, 0), color=BLUE, **style)
+    labels = ((f"mean of {costates.shape[1]:,}", 0.11, "black"), ("one rollout each", 0.04, SKY))
+    for label, height, color in labels:
+        axis.annotate(label, (0.02, height), xycoords="axes fraction", color=color)
+    axis.set(xlabel="state s where the rollout starts (radians)", xlim=(-3.2, 5.1))
+    axis.set(xticks=range(-3, 4), ylabel="costate (reward per radian)")
+    return figure
+
+
+def estimator_variances(rows: list[dict]) -> Figure:
+    """Variance of the score function over that of pathwise, a line per track.
+
+    A row has track, horizon and variance ratio; the tracks are called contracting and expanding.
+    """
+    title = "Pathwise varies less on the contracting track, more on a long expanding one"
+    figure, (axis,) = panels(title, width=6.8, height=3.3)
+    axis.axhline(1, color=GREY, linewidth=1)
+    horizons = sorted({row["horizon"] for row in rows})
+    for track, color in (("contracting", BLUE), ("expanding", RED)):
+        ratios = [row["variance ratio"] for row in rows if row["track"] == track]
+        axis.loglog(horizons, ratios, "o-", color=color)
+        end = (horizons[-1], ratios[-1])
+        axis.annotate(track, end, (8, -3), textcoords="offset points", color=color)
+    for text, height, side in (("pathwise varies less ↑", 1.2, "bottom"),
+                               ("score function varies less ↓", 0.85, "top")):  # fmt: skip
+        axis.text(horizons[-1] * 2.7, height, text, ha="right", va=side, color=GREY, fontsize=9)
+    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 2.8))
+    axis.set_ylabel("variance, score function / pathwise")
+    axis.set_xticks(horizons, [str(horizon) for horizon in horizons])
+    axis.minorticks_off()
+    return figure
+
+
+def _boxes(texts: list[str], chances: list[float], right: list[bool]) -> list[tuple]:
+    """(text, chance, right or not, left, bottom, width, height) of each text in a unit square.
+
+    The first and third token split a box from left to right, the others from bottom to top, so
+    that a text's area is its chance. Texts that begin alike follow one another.
+    """
+    boxes = []
+
+    def place(first: int, last: int, depth: int, box: tuple) -> None:
+        x, y, width, height = box
+        if last - first == 1:
+            boxes.append((texts[first], chances[first], right[first], *box))
+            return
+        whole, start = sum(chances[first:last]), first
+        while start < last and whole > 0:
+            end = start + 1
+            while end < last and texts[end][depth] == texts[start][depth]:
+                end += 1
+            part = sum(chances[start:end]) / whole
+            if depth % 2 == 0:
+                place(start, end, depth + 1, (x, y, width * part, height))
+                x += width * part
+            else:
+                place(start, end, depth + 1, (x, y, width, height * part))
+                y += height * part
+            start = end
+
+    place(0, len(texts), 0, (0.0, 0.0, 1.0, 1.0))
+    return boxes
+
+
+def square_of_answers(
+    prompt: str, texts: list[str], right: Tensor, players: dict[str, Tensor]
+) -> Figure:  # fmt: skip
+    """All completions (M,) of a prompt in a square, a panel for each player: area is probability.
+
+    `players` maps a name to the completions' probabilities (M,); the right ones are green.
+    """
+    figure, axes = panels(*players, width=3.8, height=4.5)
+    figure.suptitle(f"All that can be written after {prompt} (area: probability, green: right)")
+    for axis, probabilities in zip(axes, players.values()):
+        boxes = _boxes(texts, probabilities.tolist(), (right > 0).tolist())
+        for text, chance, good, x, y, width, height in boxes:
+            speck = chance < 1e-3
+            if speck and not good:
+                continue  # too small to see, and the ground is grey as well
+            color, edge = GREEN if good else "#DDDDDD", GREEN if speck else "white"
+            style = dict(facecolor=color, edgecolor=edge, linewidth=1 if speck else 0.4)
+            axis.add_patch(Rectangle((x, y), width, height, **style))
+            if max(width, height) > 0.065 and min(width, height) > 0.035:
+                label = text[: text.find(".") + 1] or text  # without the fill-up
+                middle = (x + width / 2, y + height / 2)
+                turned = 90 if height > 2 * width and width < 0.12 else 0
+                size = 16 if min(width, height) > 0.3 else 8
+                style = dict(color="white" if good else "black", fontsize=size, rotation=turned)
+                axis.text(*middle, label, ha="center", va="center", **style)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="#DDDDDD")
+        axis.set(xticks=[], yticks=[], xlabel="split by the first token (then the third)")
+    axes[0].set_ylabel("split by the second token (then the fourth)")
+    return figure
+
+
+def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
+    """How far the loss has come, success and pass@k (entries with step, loss, success, pass_at_k).
+
+    The loss is drawn as the share of its fall from the first entry to `floor` that is done.
+    """
+    title = "When the loss has nearly arrived, success is only half-way"
+    figure, (axis,) = panels(title, width=7.2, height=3.9)
+    steps, fall = [e["step"] for e in curve], curve[0]["loss"] - floor
+    done = [(curve[0]["loss"] - e["loss"]) / fall for e in curve]
+    reach, success = ([e[key] for e in curve] for key in ("pass_at_k", "success"))
+    axis.plot(steps, reach, color=GREEN, linewidth=2.2, label=f"pass@{k}: one of {k} is right")
+    axis.plot(steps, done, color=GREY, linewidth=2.2, label="loss: share of its fall that is done")
+    axis.plot(steps, success, color=BLUE, linewidth=2.2, label="success: a single sample is right")
+    near = next((step for step, share in zip(steps, done) if share >= 0.9), None)
+    if near is not None:
+        axis.axvline(near, color=ORANGE, linewidth=1.5)
+        note = "nine tenths of the\nloss's fall are done"
+        axis.text(near - 6, 0.03, note, ha="right", va="bottom", color="#9A6A00", fontsize=9)
+    axis.set(xlabel="pretraining step", ylabel="share, from 0 to 1", ylim=(0, 1.03))
+    axis.set_xlim(0, steps[-1])
+    axis.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def clip_objective(
+    ratios: list[float], curves: dict[float, tuple], marks: dict[float, dict[str, float]]
+) -> Figure:
+    """PPO's surrogate above, its gradient below, against the ratio; a column per advantage.
+
+    `curves` maps an advantage to (surrogates, gradients) along `ratios`, and `marks` to answers:
+    each name with its ratio, which must be one of `ratios`.
+    """
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.subplots(2, len(curves), sharex=True, height_ratios=(3, 2))
+    for column, (advantage, lines) in enumerate(curves.items()):
+        kind, side = ("right", "high") if advantage > 0 else ("wrong", "low")
+        number = f"{advantage:+.1f}".replace("-", "−")
+        title = f"A {kind} answer (A = {number}):\nno gradient once the ratio is {side}"
+        axes[0, column].set_title(title, loc="left", fontsize=11)
+        dead = [ratio for ratio, gradient in zip(ratios, lines[1]) if gradient == 0]
+        for axis, line, color in zip(axes[:, column], lines, (BLUE, RED)):
+            axis.axvspan(dead[0], dead[-1], color="#EEEEEE", zorder=0)
+            axis.plot(ratios, line, color=color, linewidth=2.5)
+            for name, ratio in marks[advantage].items():
+                height = line[ratios.index(ratio)]
+                axis.plot(ratio, height, "o", color="black", markersize=7)
+                place = (ratio, height)
+                style = dict(textcoords="offset points", ha="center", family="monospace")
+                aside = 14 if advantage < 0 else -14
+                axis.annotate(name, place, (aside, 9), fontsize=11, **style)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.margins(y=0.25)
+        axes[1, column].set_xlabel("ratio ρ, new probability / old probability")
+    axes[0, 0].set_ylabel("surrogate (reward)")
+    axes[1, 0].set_ylabel("gradient: its slope\nin the ratio")
+    return figure
+
+
+def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
+    """Exact success after each of many updates on one batch; a label and a curve per run."""
+    title = "One batch, used again and again: without the clip, success is lost"
+    figure, (axis,) = panels(title, width=7.4, height=3.4)
+    for (label, curve), color in zip(runs.items(), (BLUE, RED)):
+        axis.plot(curve, color=color, linewidth=2.5, label=label)
+    start = next(iter(runs.values()))[0]
+    axis.axhline(start, color=GREY, linewidth=1, linestyle="--", label="before the first update")
+    axis.legend(loc="lower left", frameon=False)
+    axis.set(xlabel="updates on the same batch", ylabel="exact success", ylim=(0, 0.8))
+    axis.set_xlim(0, len(curve) - 1)
+    return figure
+
+
+def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> Figure:
+    """Share of live groups against a prompt's success: exact curves, and sampled dots.
+
+    `curves` maps a group size to (success, share); `dots` maps the label of a policy to the same
+    by group size, with a place for each prompt. A policy has one colour.
+    """
+    title = "A group is silent where answers are nearly always wrong, or nearly always right"
+    figure, (axis,) = panels(title, width=7.4, height=4.0)
+    for size, (success, share) in curves.items():
+        axis.plot(success, share, color="black", linewidth=1.2)
+        label = f"groups of {size}"
+        axis.annotate(label, (0.5, share.max()), (0, -16), textcoords="offset points", ha="center")
+    for (label, sizes), color in zip(dots.items(), (ORANGE, BLUE)):
+        for success, share in sizes.values():
+            axis.plot(success, share, "o", color=color, markersize=5, label=label)
+            label = None  # one entry in the legend
+    axis.legend(loc="lower center", frameon=False)
+    axis.set(xlabel="success V of the prompt (exact)", ylabel="share of groups that carry a signal")
+    axis.set(xlim=(0, 1), ylim=(0, 1.03))
+    return figure
+
+
+def weight_of_prompts(curves: dict[str, tuple]) -> Figure:
+    """The factor that a division by the std leaves on a prompt's gradient, a curve per label.
+
+    `curves` maps a label to (success, factor); the last is drawn dashed.
+    """
+    title = "Dividing by the std gives hard and easy prompts more weight"
+    figure, (axis,) = panels(title, width=7.4, height=3.6)
+    for (label, (success, factor)), color in zip(curves.items(), (GREY, BLUE, GREEN, "black")):
+        line = "--" if label == list(curves)[-1] else "-"
+        axis.plot(success, factor, line, color=color, linewidth=2, label=label)
+    axis.legend(loc="upper center", frameon=False)
+    axis.set(xlabel="success V of the prompt", ylabel="factor on its mean gradient")
+    axis.set(xlim=(0, 1), ylim=(0, 8))
+    return figure
+
+
+def methods_counted(stored: list[dict], live: list[dict]) -> Figure:
+    """Exact direction of each method's mean update, and the samples for a cosine of .9.
+
+    A row a method of `live`; its dot is red, those of the `stored` policies are blue. Rows have
+    method, cosine and samples (None: no number is enough).
+    """
+    figure, (directions, costs) = panels(
+        "Direction of the mean update", "Samples until one update is near ∇V", width=4.9, height=3.9
+    )
+    figure.suptitle("What the mean points at depends on the method; what it costs, on the policy")
+    methods = [row["method"] for row in live][::-1]
+    most = max(row["samples"] or 0 for row in stored + live)
+    for rows, color, size, name in (
+        (stored, BLUE, 5, "a policy of the study"), (live, RED, 8, "the policy of this lesson"),
+    ):  # fmt: skip
+        for axis, key in ((directions, "cosine"), (costs, "samples")):
+            points = [(row[key] or 2.5 * most, methods.index(row["method"])) for row in rows
+                      if row["method"] in methods]  # fmt: skip
+            style = dict(color=color, markersize=size, alpha=0.45 if color == BLUE else 1.0)
+            axis.plot(*zip(*points), "o", label=name, markeredgewidth=0, **style)
+    for axis in (directions, costs):
+        axis.set(yticks=range(len(methods)), ylim=(-0.6, len(methods) - 0.4))
+        axis.grid(axis="y", color=GREY, linewidth=0.3)
+    directions.set(xlabel="cosine of the mean update to ∇V", yticklabels=methods)
+    costs.set(xlabel="samples a prompt for a cosine of .9", yticklabels=[""] * len(methods))
+    costs.set_xscale("log")
+    ticks = [tick for tick in (30, 100, 300, 1000, 3000) if tick < 1.6 * most]
+    costs.set_xticks([*ticks, 2.5 * most], [*map(str, ticks), "never"])
+    costs.minorticks_off()
+    figure.legend(*directions.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+SURROGATE_TITLES = {
+    "whole-sequence ratio": "ratio of the whole completion", "token ratio": "ratio of a token",
+    "CISPO": "CISPO's capped weight", "GSPO": "GSPO's ratio and clip",
+    "PPO clip": "clip of PPO and GRPO", "clip-higher": "clip of DAPO", "no ratio": "no ratio",
+}  # fmt: skip
+
+
+def stale_data(stored: list[dict], live: list[dict]) -> Figure:
+    """Exact cosine of each surrogate's mean gradient to today's ∇J, against the data's age.
+
+    A panel a surrogate; a thin line a stored policy (seed and step), a thick one the live policy.
+    """
+    names = {name: title for name, title in SURROGATE_TITLES.items() if name != "clip-higher"}
+    figure = Figure(figsize=(8.8, 4.4), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True).flatten()
+    for axis, (name, title) in zip(axes, names.items()):
+        lines: dict[tuple, list] = {}
+        for row in [row for row in stored if row["surrogate"] == name]:
+            lines.setdefault((row["seed"], row["step"]), []).append((row["lag"], row["cosine"]))
+        for line in lines.values():
+            axis.plot(*zip(*line), color=SKY, linewidth=0.9)
+        line = [(row["lag"], row["cosine"]) for row in live if row["surrogate"] == name]
+        axis.plot(*zip(*line), "o-", color=RED, linewidth=2.5, markersize=4)
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(ylim=(-1.05, 1.05))
+    for text, height, color in (
+        ("thin: a policy of the study", 0.14, SKY), ("thick: this lesson's policy", 0.04, RED),
+    ):  # fmt: skip
+        axes[0].annotate(text, (0.04, height), xycoords="axes fraction", color=color, fontsize=9)
+    figure.suptitle("As the data age, only the ratio of the whole completion stays exact")
+    figure.supxlabel("age of the data, in updates since they were sampled", fontsize=10)
+    figure.supylabel("cosine of the mean update to today's ∇J", fontsize=10)
+    return figure
+
+
+def noise_by_baseline(baselines: list[float], curves: dict[str, dict]) -> Figure:
+    """Exact noise of one sample against a constant baseline: a panel for each named network.
+
+    A curve is of parts.counted_noise: success, noise (a list over baselines), at_success, best
+    and least.
+    """
+    names = [f"a network that is {name}" for name in curves]
+    figure, axes = panels(*names, width=4.6, height=3.7)
+    figure.suptitle("The quietest baseline lies far below the success rate")
+    for axis, curve in zip(axes, curves.values()):
+        axis.plot(baselines, curve["noise"], color=BLUE, linewidth=2.2)
+        axis.plot(curve["best"], curve["least"], "v", color=GREEN, markersize=11)
+        axis.plot(curve["success"], curve["at_success"], "o", color=RED, markersize=9)
+        low, high = (curve["best"], curve["least"]), (curve["success"], curve["at_success"])
+        near = dict(textcoords="offset points")
+        axis.annotate("quietest b", low, (2, 14), color=GREEN, **near)
+        axis.annotate("b = success rate", high, (-11, 0), ha="right", color=RED, **near)
+        axis.set(xlabel="baseline b (reward)", xlim=(-0.04, 1.02))
+        axis.set_ylim(-0.04 * max(curve["noise"]), None)
+    axes[0].set_ylabel("noise (mean squared distance)")
+    return figure
+
+
+def gain_and_readiness(checkpoints: list[dict]) -> Figure:
+    """Real gain above, readiness below, along pretraining: means over seeds, a column per corpus.
+
+    Entries have corpus, seed, step, gain, readiness and sampled. Bands are the range over seeds.
+    """
+    titles = {"clean": "clean: true sums", "narrow": "narrow: targets up to 9",
+              "wrong": "wrong: a third of the sums false"}  # fmt: skip
+    figure = Figure(figsize=(9, 4.3), layout="constrained")
+    axes = figure.subplots(2, len(titles), sharex=True, sharey="row")
+    for column, (corpus, title) in enumerate(titles.items()):
+        upper, lower = axes[:, column]
+        chosen = [entry for entry in checkpoints if entry["corpus"] == corpus]
+        steps = list(dict.fromkeys(entry["step"] for entry in chosen))
+        by_step = [[entry for entry in chosen if entry["step"] == step] for step in steps]
+        gains = [[entry["gain"] for entry in entries] for entries in by_step]
+        exact = [[entry["readiness"] for entry in entries] for entries in by_step]
+        sampled = [[e["sampled"]["8"]["readiness"] for e in entries] for entries in by_step]
+        means = _mean_and_range(lower, steps, exact, BLUE, "exact")
+        _mean_and_range(upper, steps, gains, ORANGE, "")
+        lower.plot(steps, [sum(x) / len(x) for x in sampled], "--", color=SKY, linewidth=2,
+                   label="from 8 samples a prompt")  # fmt: skip
+        pick = steps[means.index(max(means))]
+        for axis in (upper, lower):
+            axis.axvline(pick, color=GREY, linewidth=1, linestyle=":")
+            axis.spines[["top", "right"]].set_visible(False)
+        upper.set_title(title, loc="left", fontsize=11)
+        lower.set_xlabel("pretraining step")
+    axes[0, 0].set(ylabel="gain of 20 GRPO rollouts\n(exact success)", ylim=(0, None))
+    axes[1, 0].set(ylabel="readiness\n(signal × headroom)", ylim=(0, None))
+    axes[1, 1].legend(frameon=False, loc="upper left", fontsize=9)
+    axes[0, 1].annotate("dotted: where mean\nreadiness is highest", (0.2, 0.75), color=GREY,
+                        xycoords="axes fraction", fontsize=9)  # fmt: skip
+    figure.suptitle("Where readiness is high, a short RL run gains")
+    return figure
+
+
+def _mean_and_range(
+    axis: Axes, steps: list[int], values: list[list[float]], color: str, label: str,
+    line: str = "o-",
+) -> list[float]:  # fmt: skip
+    """A line at the mean of each step's values and a band over their range; returns the means."""
+    means = [sum(numbers) / len(numbers) for numbers in values]
+    low = [min(numbers) for numbers in values]
+    high = [max(numbers) for numbers in values]
+    axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axis.plot(steps, means, line, color=color, linewidth=2, markersize=4, label=label)
+    return means
+
+
+def ranks_by_corpus(ranks: dict, labels: dict[str, str]) -> Figure:
+    """Rank correlation of each predictor with the gain, a mark per corpus; means over seeds."""
+    title = "Readiness ranks well on all three corpora; each rival slips on one"
+    figure, (axis,) = panels(title, width=8, height=3.9)
+    rows = range(len(labels))[::-1]
+    for (corpus, color), mark in zip(CORPUS_COLORS.items(), "os^"):
+        values = [ranks[corpus][name]["rank"][0] for name in labels]
+        axis.plot(values, rows, mark, color=color, markersize=8, alpha=0.8, label=corpus)
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    axis.set(xlabel="rank correlation with the real gain (1: the same order, −1: upside down)")
+    axis.set(xlim=(-1.06, 1.06), ylim=(-0.6, len(labels) - 0.4))
+    axis.set_yticks(rows, labels.values())
+    axis.grid(axis="y", color=GREY, alpha=0.2)
+    axis.legend(frameon=False, title="corpus", loc="upper left", fontsize=9)
+    return figure
+
+
+def switch_at_equal_cost(rows: list[dict]) -> Figure:
+    """Final success of one budget by the step at which RL takes over, and readiness' picks.
+
+    Rows have corpus, seed, step, before, success and readiness; bands are the range over seeds.
+    """
+    titles = {"clean": "Clean sums: late is best, and the picks come close",
+              "wrong": "Wrong sums: early is best, and most picks miss it"}  # fmt: skip
+    figure, axes = panels(*titles.values(), width=4.7, height=3.3)
+    for axis, corpus in zip(axes, titles):
+        chosen = [row for row in rows if row["corpus"] == corpus]
+        steps = list(dict.fromkeys(row["step"] for row in chosen))
+        by_step = [[row for row in chosen if row["step"] == step] for step in steps]
+        for key, color, label in (("success", RED, "in the end"), ("before", GREY, "before RL")):
+            values = [[row[key] for row in seeds] for seeds in by_step]
+            _mean_and_range(axis, steps, values, color, label)
+        seeds = dict.fromkeys(row["seed"] for row in chosen)
+        curves = [[row for row in chosen if row["seed"] == seed] for seed in seeds]
+        picks = [max(curve, key=lambda row: row["readiness"]) for curve in curves]
+        axis.plot(
+            [row["step"] for row in picks], [row["success"] for row in picks], "o", color=BLUE,
+            fillstyle="none", markersize=9, markeredgewidth=1.5, label="readiness' pick, by seed",
+        )  # fmt: skip
+        axis.set(xlabel="step of pretraining at which RL takes over", ylim=(0, 1.03))
+    axes[0].set_ylabel("exact success, mean over prompts")
+    axes[0].legend(frameon=False, loc="lower center", fontsize=9)
+    return figure
+
+
+def _dots(axis: Axes, values: dict[str, list[float]], colors: dict[str, str]) -> None:
+    """A row of dots for each name, from the top down, with a bar at its mean."""
+    for height, (name, dots) in zip(range(len(values))[::-1], values.items()):
+        if dots:
+            axis.plot(dots, [height] * len(dots), "o", color=colors[name], alpha=0.4, markersize=5)
+            mean = sum(dots) / len(dots)
+            axis.plot([mean] * 2, [height - 0.3, height + 0.3], color=colors[name], linewidth=3)
+    axis.set_yticks(range(len(values))[::-1], values)
+    axis.set_ylim(-0.6, len(values) - 0.4)
+
+
+def critics_by_samples(rows: list[dict]) -> Figure:
+    """Final success of each baseline by samples a prompt, on one scale; a dot a seed.
+
+    Rows have group_size, method and success.
+    """
+    sizes = sorted({row["group_size"] for row in rows}, reverse=True)
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    kinds = {"exact": BLUE, "learned": ORANGE, "group": GREY, "batch": GREY}
+    colors = {name: kinds[name.split()[0]] for name in names}
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.subplots(1, len(sizes), sharex=True, sharey=True)
+    for axis, size in zip(axes, sizes):
+        chosen = [row for row in rows if row["group_size"] == size]
+        values = {name: [r["success"] for r in chosen if r["method"] == name] for name in names}
+        _dots(axis, values, colors)
+        axis.set_title(f"{size} sample{'s' if size > 1 else ''} a prompt", loc="left", fontsize=11)
+        axis.set(xlabel="exact success at the end", xlim=(0.55, 1.01))
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("With many samples a prompt any baseline will do; with few it matters which")
+    return figure
+
+
+def leaderboard_over_seeds(board: list[dict]) -> Figure:
+    """Final success and different right answers left, by method; a dot a seed, a bar their mean.
+
+    Rows have method, success and distinct; the dotted line is the oracle's mean.
+    """
+    rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
+    order = sorted(rows, key=lambda method: -sum(row["success"] for row in rows[method]))
+    colors = {method: ORANGE if "critic" in method else GREY for method in order}
+    colors |= {"PPO without critic": GREY, "oracle": "black"}
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = {"success": "Most methods end close together", "distinct": "All keep few answers"}
+    for axis, (key, title) in zip(axes, titles.items()):
+        values = {method: [row[key] for row in rows[method]] for method in order}
+        _dots(axis, values, colors)
+        mean = sum(values["oracle"]) / len(values["oracle"])
+        axis.axvline(mean, color="black", linewidth=1, linestyle=":")
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color=GREY, alpha=0.2)
+    axes[0].set_xlabel("exact success at the end\n(orange: with a critic)")
+    label = "different right answers to a prompt\nin 64 samples (dotted: the oracle's mean)"
+    axes[1].set(xlabel=label, xlim=(0, None))
+    return figure
+
+
+def sharpen_or_expand(rows: list[dict], draws: list[int]) -> Figure:
+    """Exact pass@k and coverage before and after GRPO, a column per corpus; means over seeds.
+
+    Rows have corpus, method, pass_at_k and coverage, both along `draws`.
+    """
+    titles = {"clean": "pretrained on true sums", "narrow": "pretrained on narrow sums"}
+    figure = Figure(figsize=(6.8, 3.7), layout="constrained")
+    axes = figure.subplots(2, len(titles), sharex=True)
+    styles = {"before RL": ("black", "before RL"), "GRPO": (BLUE, "after GRPO")}
+    for column, (corpus, title) in enumerate(titles.items()):
+        for method, (color, label) in styles.items():
+            chosen = [r for r in rows if (r["corpus"], r["method"]) == (corpus, method)]
+            for axis, key in zip(axes[:, column], ("pass_at_k", "coverage")):
+                mean = [sum(seeds) / len(seeds) for seeds in zip(*(row[key] for row in chosen))]
+                axis.plot(draws, mean, color=color, linewidth=2.5, label=label)
+        axes[0, column].set_title(title, loc="left", fontsize=11)
+        axes[0, column].set_ylim(0, 1.04)
+        axes[1, column].set(xscale="log", xlabel="samples of each prompt, k", ylim=(0, None))
+        axes[1, column].minorticks_off()
+    axes[0, 0].set_ylabel("pass@k")
+    axes[1, 0].set_ylabel("coverage: different right\nanswers found")
+    axes[0, 0].legend(frameon=False, loc="lower right")
+    for axis in axes.flatten():
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("With one sample GRPO wins; with many, the policy before it finds more")
+    return figure
+
+
+def prompts_left_out(rows: list[dict]) -> Figure:
+    """Success along GRPO on the prompts it trains on and on others; a panel per start.
+
+    Rows have start and curve (step, success, held_out); bands are the range over seeds.
+    """
+    starts = sorted({row["start"] for row in rows})
+    titles = [f"from pretraining step {start}" for start in starts]
+    figure, axes = panels(*titles, width=3.9, height=2.8)
+    for axis, start in zip(axes, starts):
+        curves = [row["curve"] for row in rows if row["start"] == start]
+        steps = [entry["step"] for entry in curves[0]]
+        for key, color, label in (("success", BLUE, "trained on"), ("held_out", RED, "left out")):
+            values = [[entry[key] for entry in entries] for entries in zip(*curves)]
+            means = _mean_and_range(axis, steps, values, color, label, "-")
+            place = (steps[-1], means[-1])
+            axis.annotate(label, place, (6, -3), textcoords="offset points", color=color)
+        axis.set(xlabel="GRPO rollout", ylim=(0, 1.03), xlim=(-3, 1.25 * steps[-1]))
+        axis.set_xticks(steps[::2])
+    axes[0].set_ylabel("exact success, mean over prompts")
+    figure.suptitle("RL on some of the prompts makes the policy forget the others")
+    return figure
+
+
+def costate_cosines(sizes: list[int], curves: dict[str, list[float]]) -> Figure:
+    """Cosine to the exact value gradient of the mean of n costates, n in sizes, a curve per token.
+
+    Curves come in the order of the text, six of them: three of the prompt, three of the answer.
+    """
+    title = "The mean costate turns to the value gradient everywhere; soonest where the answer ends"
+    figure, (axis,) = panels(title, width=8.0, height=3.9)
+    axis.axhline(0.9, color=GREY, linewidth=0.8, linestyle="--")
+    colors = (SKY, BLUE, "black", ORANGE, RED, GREEN)
+    places = (7, 6, 5, 4, 3, 0)  # where each curve carries its token
+    for i, ((token, curve), color, place) in enumerate(zip(curves.items(), colors, places)):
+        style = "--" if i < 3 else "-"
+        label = {0: "token of the prompt", 3: "token of the answer"}.get(i)
+        axis.plot(sizes, curve, style, color=color, linewidth=2, label=label)
+        box = dict(facecolor="white", edgecolor=color, boxstyle="circle,pad=0.25")
+        style = dict(ha="center", va="center", family="monospace", weight="bold", fontsize=11)
+        axis.text(sizes[place], curve[place], token, color=color, bbox=box, **style)
+    axis.legend(loc="lower right", frameon=False)
+    axis.set(xscale="log", xlabel="number n of sampled costates in the mean", ylim=(0, 1.03))
+    axis.set(ylabel="cosine to the exact gradient", yticks=(0, 0.25, 0.5, 0.75, 0.9, 1))
+    axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    return figure
+
+
+def absolute_and_relative_error(rows: list[dict]) -> Figure:
+    """Exact error of a costate of one policy from heated to cooled, absolute and relative.
+
+    A row has factor, nats, absolute, relative, and the bounds collision and entropy.
+    """
+    figure, (absolute, relative) = panels(
+        "Absolute error: a hill", "Relative error: a valley", width=5.2, height=3.9
+    )
+    factors = [row["factor"] for row in rows]
+    styles = {
+        "entropy": ("bound from the entropy H", SKY, "--"),
+        "collision": ("bound from 1 − exp(−H)", GREEN, "--"),
+        "absolute": ("exact, and from sampling gaps", RED, "o-"),
+    }
+    for key, (label, color, line) in styles.items():
+        errors = [row[key] for row in rows]
+        absolute.plot(factors, errors, line, color=color, linewidth=2, label=label)
+    absolute.legend(frameon=False, loc="lower left")
+    absolute.set_ylabel("mean squared error of one costate")
+    relative.plot(factors, [row["relative"] for row in rows], "o-", color=BLUE, linewidth=2)
+    relative.axhline(1, color=GREY, linewidth=1)
+    note = "below this line one costate is more signal than noise"
+    relative.annotate(note, (factors[0], 1), (0, 5), textcoords="offset points", color=GREY)
+    relative.set_ylabel("mean squared error over ‖∇V‖²")
+    shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
+    labels = []
+    for row in shown:
+        digits = 2 if row["nats"] > 0.1 else 1
+        labels.append(f"{row['factor']:g}\n{row['nats']:.{digits}g} nats")
+    for axis in (absolute, relative):
+        axis.set(xscale="log", yscale="log")
+        axis.set_xlabel("heated  ←  factor on the logits, entropy of a completion  →  cooled")
+        axis.set_xticks([row["factor"] for row in shown], labels)
+        axis.minorticks_off()
+    return figure
+
+
+def backward_pass_along(histories: dict[int, list[dict]]) -> Figure:
+    """Success and the cosine of each step's backward pass to ∇V, a colour per group size.
+
+    `histories` maps a group size to rows with step, success and cosine.
+    """
+    figure, (learning, agreement) = panels(
+        "The policy learns", "What loss.backward() leaves points along ∇V", width=4.9, height=3.3
+    )
+    for (size, rows), color in zip(histories.items(), (ORANGE, BLUE)):
+        steps = [row["step"] for row in rows]
+        label = f"{size} completions a prompt"
+        successes = [row["success"] for row in rows]
+        learning.plot(steps, successes, color=color, linewidth=2, label=label)
+        agreement.plot(steps, [row["cosine"] for row in rows], ".", color=color, alpha=0.35)
+        cosines = torch.tensor([row["cosine"] for row in rows])
+        means = [cosines[max(0, i - 5) : i + 6].mean().item() for i in range(len(rows))]
+        agreement.plot(steps, means, color=color, linewidth=2, label=label)
+    learning.set(xlabel="training step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
+    agreement.set(xlabel="training step", ylabel="cosine to the exact ∇V", ylim=(-0.6, 1.03))
+    agreement.axhline(0, color=GREY, linewidth=0.6)
+    agreement.annotate("dots: single steps\nlines: means of eleven", (0.03, 0.04), fontsize=9,
+                       color=GREY, xycoords="axes fraction")  # fmt: skip
+    learning.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def prompts_along(prompts: list[str], rows: list[dict], ends: list[float]) -> Figure:
+    """Cosine to ∇V of what each step leaves at each prompt; a dead group is grey.
+
+    Rows, one a step, have by_prompt and dead, both (Q,); `ends` is each prompt's final success.
+    """
+    title = "More and more groups are dead (grey) as the policy learns"
+    figure, (axis,) = panels(title, width=8.5, height=4.2)
+    cosines = torch.stack([row["by_prompt"].where(~row["dead"], torch.nan) for row in rows], 1)
+    picture = axis.imshow(cosines.tolist(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto",
+                          interpolation="nearest")  # fmt: skip
+    axis.set_facecolor("#bbbbbb")
+    for place, end in enumerate(ends):
+        axis.text(len(rows) + 0.5, place, f"{end:.2f}", va="center", fontsize=8)
+    bar = figure.colorbar(picture, ax=axis, label="cosine to ∇V", pad=0.06)
+    bar.outline.set_visible(False)
+    axis.set_yticks(range(len(prompts)), prompts, family="monospace", fontsize=8)
+    axis.set(xlabel="training step", ylabel="prompt")
+    return figure
+
+
+def cosine_of_averages(curves: dict[str, list[float]]) -> Figure:
+    """Cosine to ∇V of the mean of n backward passes at frozen weights, a line per loss."""
+    figure, (axis,) = panels("Noise averages out; a bend stays", width=6.4, height=3.4)
+    for (name, curve), color, up in zip(curves.items(), (BLUE, ORANGE), (0, -9)):
+        axis.plot(range(1, len(curve) + 1), curve, color=color, linewidth=2)
+        end = (len(curve), curve[-1])
+        axis.annotate(name, end, (6, up), textcoords="offset points", color=color)
+    axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+    axis.set(xscale="log", xlabel="backward passes averaged, n", ylabel="cosine of the mean to ∇V")
+    axis.set_xlim(1, 5 * len(curve))
+    ticks = [1, 10, 100, len(curve)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(0.5, 1.03)
+    return figure
+
+
+def alignment_by_group(rows: list[dict]) -> Figure:
+    """Over seeds: cosine of training's backward pass with ∇V by group size, success beside it.
+
+    Rows have method, group_size, seed and curve; a line is the mean over seeds, a band their range.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    sizes = sorted({row["group_size"] for row in rows})
+    figure, axes = panels(*methods, "Success of these runs", width=3.9, height=3.3)
+    for place, method in enumerate(methods):
+        for size, color in zip(sizes, (ORANGE, BLUE)):
+            chosen = [row for row in rows if (row["method"], row["group_size"]) == (method, size)]
+            curves = [row["curve"] for row in chosen]
+            label = f"{size} samples a prompt"
+            _band(axes[place], [curve[1:] for curve in curves], "alignment", color, label)
+            line = "-" if place == 0 else "--"
+            _band(axes[-1], curves, "success", color, f"{method}, {size}", line)
+        axes[place].set(xlabel="rollout", ylim=(-0.5, 1.03))
+        axes[place].axhline(0, color=GREY, linewidth=0.6)
+        axes[place].legend(frameon=False, loc="lower left", fontsize=9)
+    axes[0].set_ylabel("cosine of −∂loss/∂x to ∇V")
+    axes[-1].set(xlabel="rollout", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
+    axes[-1].legend(frameon=False, loc="lower right", fontsize=9)
+    return figure
+
+
+def _band(
+    axis: Axes, curves: list[list[dict]], key: str, color: str, label: str, line: str = "-"
+) -> None:
+    """Mean of several curves as a line, their range as a band, without what is None (a nan)."""
+    points = []
+    for entries in zip(*curves):  # one step, over the curves
+        values = [entry[key] for entry in entries if entry[key] is not None]
+        if values:
+            points.append((entries[0]["step"], sum(values) / len(values), min(values), max(values)))
+    if points:
+        steps, mean, low, high = zip(*points)
+        axis.plot(steps, mean, line, color=color, linewidth=2, label=label)
+        axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
+    """Attention's share of the credit that arrives at each token of the text, a row per layer.
+
+    Rows go from the first block up to the final norm; nan where no credit arrives at all.
+    """
+    title = "Attention carries all the credit of the early prompt\nand none above the last block"
+    figure, (axis,) = panels(title, width=7.6, height=3.6)
+    colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
+    image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
+    for layer, row in enumerate(shares):
+        for place, share in enumerate(row):
+            known = share == share  # False for nan
+            note = f"{share:.2f}".replace("-0.00", "0.00") if known else "no credit"
+            ink = "white" if known and share > 0.7 else "black"
+            size = 10 if known else 8
+            axis.text(place, layer, note, ha="center", va="center", color=ink, fontsize=size)
+    layers = [f"entering block {layer}" for layer in range(len(shares) - 1)]
+    axis.set_yticks(range(len(shares)), [*layers, "entering the final norm"])
+    axis.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
+    axis.set(xlabel="token that receives the credit")
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
+    bar.set_ticklabels(["its own\nlogits", "attention"])
+    return figure

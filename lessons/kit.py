@@ -1,0 +1,143 @@
+"""What lessons share: the package's own source, tables, checks, grading without its help."""
+
+import inspect
+import json
+import math
+import textwrap
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from IPython import get_ipython
+from IPython.core.pylabtools import select_figure_formats
+from IPython.display import Code
+from torch import Tensor
+
+from minicf.costate import alignment
+
+shell = get_ipython()
+if shell is not None:
+    select_figure_formats(shell, {"png"})  # a figure that ends a cell is shown
+
+
+class FixedWidthCode(Code):
+    """Code in a fixed-width font; in JupyterLab and exported HTML, an output's text has none."""
+
+    def _repr_html_(self) -> str:
+        return f'<div style="font-family: monospace">{super()._repr_html_()}</div>'
+
+
+def show(thing: Callable) -> Code:
+    """The source of a function or class as the package has it, for display in a notebook."""
+    return FixedWidthCode(textwrap.dedent(inspect.getsource(thing)), language="python")
+
+
+def stored_study(root: Path) -> dict:
+    """The study's results: study.json beside the lesson, or in lessons/ of the repository."""
+    for folder in (Path.cwd(), root / "lessons"):
+        if (folder / "study.json").exists():
+            return json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    raise FileNotFoundError("study.json not found: copy lessons/study.json beside this notebook")
+
+
+def print_columns(columns: dict, digits: int = 3) -> None:
+    """A table: under each name its values, as many in each column, floats with so many digits."""
+    cells = []
+    for name, values in columns.items():
+        values = values.tolist() if isinstance(values, Tensor) else values
+        texts = [f"{x:.{digits}f}" if isinstance(x, float) else str(x) for x in values]
+        width = max(len(text) for text in [name, *texts])
+        cells.append([text.rjust(width) for text in [name, *texts]])
+    for row in zip(*cells, strict=True):
+        print("  ".join(row))
+
+
+def print_rows(rows: list[dict]) -> None:
+    """A table of rows that have the same keys, whose names stand above; floats with two digits."""
+    print_columns({key: [row[key] for row in rows] for key in rows[0]}, digits=2)
+
+
+def interval_text(mean: float, low: float, high: float) -> str:
+    """A mean and its interval, "-" for nan."""
+    return "-" if math.isnan(mean) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def answer(function: Callable, *arguments, **options):
+    """Call a learner's function; where it is not written yet, say so in one line."""
+    assert function.__code__ not in _off, "this exercise asks for your own code, not the package's"
+    try:
+        return function(*arguments, **options)
+    except NotImplementedError:
+        message = f"`{function.__name__}` is not written yet: fill in the exercise cell above"
+        raise NotImplementedError(message) from None
+
+
+def check_answer(*arguments, **options) -> None:
+    """As checked_answer, in silence: for the end of a cell."""
+    checked_answer(*arguments, **options)
+
+
+def checked_answer(
+    function: Callable, arguments: tuple, expected, hint: str, *refused: Callable, tolerance=1e-5
+):  # fmt: skip
+    """Compare a learner's function with one worked example; return what it returned.
+
+    The package functions `refused` raise meanwhile. If the answer is off by more than `tolerance`,
+    an AssertionError names the hint, the expected value and the learner's.
+    """
+    with disabled(*refused):
+        got = answer(function, *arguments)
+    name = function.__name__
+    assert got is not None, f"`{name}` returns None: is a `return` missing?"
+    mine, worked = (torch.as_tensor(value).detach().double() for value in (got, expected))
+    shapes = f"shape {tuple(worked.shape)} expected, not {tuple(mine.shape)}"
+    assert mine.shape == worked.shape, f"`{name}`, {hint}: {shapes}"
+    close = ((mine - worked).abs() <= tolerance).all()  # not so for nan
+    if mine.numel() > 20:
+        cosine, ratio = alignment(mine.flatten(), worked.flatten())
+        measured = f"cosine {cosine:.4f} to what is expected, and {ratio:.4f} times its length"
+        assert close, f"`{name}`, {hint}: yours has {measured}"
+    assert close, f"`{name}`, {hint}: {readable(expected)} expected, not {readable(got)}"
+    return got
+
+
+def readable(value) -> object:
+    """A number, truth value or tensor as Python has it, numbers with four digits."""
+    value = torch.as_tensor(value).detach()
+    if value.dtype != torch.bool:
+        value = value.double().round(decimals=4)
+    return value.tolist()
+
+
+def derivatives(value: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """The derivative of a scalar with respect to each input, in the shape of that input.
+
+    It is 0 where the scalar does not depend on the input.
+    """
+    if not value.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(torch.autograd.grad(value, inputs, retain_graph=True, materialize_grads=True))
+
+
+_off: list = []  # code of package functions that are switched off at the moment
+
+
+@contextmanager
+def disabled(*functions: Callable):
+    """Within the block these package functions raise, under every name they were imported by."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("this exercise asks you to write it, not to call the package's own")
+
+    functions = tuple(inspect.unwrap(function) for function in functions)
+    codes = [function.__code__ for function in functions]
+    try:
+        for function in functions:
+            function.__code__ = refuse.__code__
+        _off.extend(codes)
+        yield
+    finally:
+        del _off[len(_off) - len(codes) :]
+        for function, code in zip(functions, codes):
+            function.__code__ = code

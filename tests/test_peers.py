@@ -18,14 +18,12 @@ import torch.nn.functional as F
 
 from minicf.grpo import group_advantages, grpo_loss, kl_penalty
 from minicf.ppo import clipped_surrogate, gae
-from minicf.rollout import Rollout
-from minicf.training import METHODS, Method, method_advantages
+from minicf.variants import cispo_loss, dapo_loss, gspo_loss
 
 pytest.importorskip("trl")
 from trl import GRPOConfig, GRPOTrainer, RLOOTrainer  # noqa: E402
 
 T, G = 7, 3  # 11 groups: TRL's factor n/(n − 1) is in float32, and exact for 3 and for 33
-RLOO_KL = Method("TRL", "leave-one-out", kl_coef=0.05, kl_place="reward")
 
 
 def make_batch(seed=0, spread=0.5, B=11 * G):
@@ -53,9 +51,18 @@ def loss_and_gradient(function, batch):
     return torch.cat([loss[None], torch.autograd.grad(loss, logprobs)[0].flatten()]).detach()
 
 
-def minicf(batch, **settings):
-    others = (batch.old, batch.advantages, batch.mask, batch.ref)
-    return loss_and_gradient(lambda x: grpo_loss(x, *others, **settings)[0], batch)
+def minicf(batch, loss=None, kl_coef=0.0, **settings):
+    """A relative's loss, or GRPO's; with a KL, the relative's plus that of GRPO."""
+
+    def total(x):
+        others = (batch.old, batch.advantages, batch.mask)
+        if loss is None:
+            return grpo_loss(x, *others, batch.ref, kl_coef, **settings)[0]
+        leash = {"kl_coef": kl_coef, "aggregate": "sequence" if loss is gspo_loss else "token"}
+        both = (grpo_loss(x, *others, batch.ref, **leash)[0], grpo_loss(x, *others, **leash | {"kl_coef": 0})[0])
+        return loss(x, *others, **settings)[0] + both[0] - both[1]
+
+    return loss_and_gradient(total, batch)
 
 
 def trl(
@@ -114,18 +121,18 @@ def largest(a, b):
     return (a - b).abs().max().item()
 
 
-def method(settings, batch, *others):
-    """A method's advantages."""
-    rollout = Rollout(batch.mask, batch.mask, batch.mask, batch.old, batch.rewards, G)
-    return method_advantages(settings, rollout, *others)[0]
+def rloo(batch, kl_coef=0.0):
+    """Leave-one-out advantages of rewards less kl_coef · log(π_old/π_ref) of the completion."""
+    cost = (batch.old - batch.ref).masked_fill(~batch.mask, 0.0).sum(1)
+    return group_advantages(batch.rewards - kl_coef * cost, G, "leave-one-out", "none")
 
 
 AGREE = {  # TRL's loss_type and importance_sampling_level, and minicf's settings
     "GRPO": ("grpo", "token", {"aggregate": "sequence"}),
-    "DAPO": ("dapo", "token", {"aggregate": "token"}),
+    "DAPO": ("dapo", "token", {"loss": dapo_loss}),
     "BNPO": ("bnpo", "token", {"aggregate": "token"}),
     "Dr. GRPO": ("dr_grpo", "token", {"aggregate": "constant"}),
-    "GSPO": ("grpo", "sequence", {"aggregate": "sequence", "ratio": "sequence"}),
+    "GSPO": ("grpo", "sequence", {"loss": gspo_loss}),
 }
 
 
@@ -141,7 +148,7 @@ def test_trl_losses_and_gradients_agree(name, clip, beta, batch):
 def test_trl_cispo_agrees_but_its_epsilon_high_is_the_cap_itself(beta, batch):
     """It has no cap below. With epsilon_high at its default, 0.2, on-policy tokens weigh 0.2."""
     theirs = trl(batch, "cispo", clip=(0.2, 1.3), beta=beta)
-    cispo = {"surrogate": "cispo", "aggregate": "token", "kl_coef": beta}
+    cispo = {"loss": cispo_loss, "kl_coef": beta}
     assert distance(minicf(batch, clip=(torch.inf, 0.3), **cispo), theirs) < 1e-12
     assert distance(minicf(batch, clip=(torch.inf, 1.3), **cispo), theirs) > 1e-2
     assert distance(minicf(batch, clip=(0.2, 0.3), **cispo), theirs) > 1e-3
@@ -156,9 +163,10 @@ def test_the_comparison_would_see_a_small_difference(batch):
     assert distance(minicf(batch, kl_coef=0.4, kl_estimator="k2"), theirs) > 1e-2
 
 
-def test_trl_dr_grpo_divides_by_max_completion_length_and_minicf_by_the_width(batch):
+def test_trl_dr_grpo_divides_by_max_completion_length(batch):
     theirs = trl(batch, "dr_grpo", width=GRPOConfig.max_completion_length)
-    assert distance(T / 512 * minicf(batch, aggregate="constant"), theirs) < 1e-12
+    ours = minicf(batch, aggregate="constant", length=GRPOConfig.max_completion_length)
+    assert distance(ours, theirs) < 1e-12 < 1 < distance(minicf(batch, aggregate="constant"), theirs)
 
 
 @pytest.mark.parametrize("name", ["GRPO", "DAPO", "BNPO", "Dr. GRPO"])
@@ -168,7 +176,7 @@ def test_trl_micro_batches_add_up_to_the_batch_except_for_bnpo(name):
         half = SimpleNamespace(**{key: value[rows] for key, value in vars(batch).items()})
         halves.append(trl(half, loss_type, parts=2, items=batch.mask.sum()))
     whole = torch.cat([sum(half[:1] for half in halves)] + [half[1:] for half in halves])
-    error = distance(minicf(batch, **settings), whole)
+    error = distance(minicf(batch, clip=(0.2, 0.2), **settings), whole)
     assert error > 1e-2 if name == "BNPO" else error < 1e-12
 
 
@@ -190,11 +198,12 @@ def test_trl_advantages_agree_but_for_the_epsilon_beside_the_std(batch):
     assert largest(ours * std / (std + 1e-4), theirs) < 1e-12 < 1e-5 < largest(ours, theirs)
 
 
-def test_trl_batch_scale_keeps_the_groups_mean_and_minicf_takes_the_batchs(batch):
+def test_trl_batch_scale_keeps_the_groups_mean(batch):
     theirs = trl_advantages(batch.rewards, scale_rewards="batch")
     centred = group_advantages(batch.rewards, G, scale="none")
     assert largest(centred / (batch.rewards.std() + 1e-4), theirs) < 1e-12
-    off = (method(METHODS["PPO without critic"], batch) - theirs).view(-1, G)
+    r = batch.rewards
+    off = ((r - r.mean()) / r.std() - theirs).view(-1, G)  # beside the whole batch's mean
     assert off.std(1).max() < 1e-3 < 0.1 < off.abs().max()  # one number a group, but for the 1e-4
 
 
@@ -211,9 +220,9 @@ def test_trl_rloo_advantages_with_the_kl_in_the_reward_agree(batch):
         "completion_mask": batch.mask.long(), "gather": lambda x: x,
     }  # fmt: skip
     theirs = trl_advantages(batch.rewards, RLOOTrainer, extras=extras, beta=0.05)
-    assert largest(method(RLOO_KL, batch, None, batch.ref), theirs) < 1e-12
+    assert largest(rloo(batch, 0.05), theirs) < 1e-12
     theirs = trl_advantages(batch.rewards, RLOOTrainer, beta=0.0)
-    assert largest(method(METHODS["RLOO"], batch), theirs) < 1e-12
+    assert largest(rloo(batch), theirs) < 1e-12
 
 
 def test_trl_rloo_clips_whole_completions_and_on_policy_is_t_times_minicf(batch):
@@ -226,7 +235,7 @@ def test_trl_rloo_clips_whole_completions_and_on_policy_is_t_times_minicf(batch)
     theirs = trl(batch, trainer=RLOOTrainer, clip=(0.1, 0.3))
     assert distance(loss_and_gradient(one_token, batch), theirs) < 1e-12
     batch.old = batch.logprobs
-    ours = minicf(batch, aggregate=METHODS["RLOO"].aggregate, clip=METHODS["RLOO"].clip)
+    ours = minicf(batch, aggregate="constant")
     assert largest(T * ours[1:], trl(batch, trainer=RLOOTrainer)[1:]) < 1e-12
 
 
@@ -248,11 +257,11 @@ def verl_loss(verl, batch, mode="vanilla", aggregate="token-mean", third=1e9):
 def test_verl_losses_and_gradients_agree(verl, batch):
     modes = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm")
     for aggregate, theirs in zip(("token", "sequence", "constant"), modes):
-        for mode, surrogate in (("vanilla", "clip"), ("cispo", "cispo")):
-            ours = minicf(batch, clip=(0.2, 0.3), aggregate=aggregate, surrogate=surrogate)
-            assert distance(ours, verl_loss(verl, batch, mode, theirs)) < 1e-12
-    ours = minicf(batch, clip=(0.2, 0.3), ratio="sequence")
-    assert distance(ours, verl_loss(verl, batch, "gspo", modes[1])) < 1e-12
+        ours = minicf(batch, clip=(0.2, 0.3), aggregate=aggregate)
+        assert distance(ours, verl_loss(verl, batch, "vanilla", theirs)) < 1e-12
+    for mode, loss, theirs in (("cispo", cispo_loss, modes[0]), ("gspo", gspo_loss, modes[1])):
+        ours = minicf(batch, loss, clip=(0.2, 0.3))
+        assert distance(ours, verl_loss(verl, batch, mode, theirs)) < 1e-12
 
 
 def test_verl_clips_a_third_time_where_a_bad_token_is_three_times_likelier(verl):
@@ -271,12 +280,14 @@ def test_verl_advantages_agree_but_for_the_epsilons(verl, batch):
     end = F.one_hot(batch.mask.sum(1) - 1, T) * r[:, None]  # the reward comes with the last token
     grpo, values = verl.compute_grpo_outcome_advantage, batch.logprobs
     rloo = end - 0.05 * verl.kl_penalty(batch.old, batch.ref, "kl") * live
-    critic = method(METHODS["PPO with critic"], batch, lambda *_: values)
+    estimates = gae(r, values, batch.mask)[0]
+    of_all = estimates[batch.mask]
+    critic = (estimates - of_all.mean()) / (of_all.std() + 1e-8)  # as train.improve does it
     for theirs, ours, tolerance in (
         (grpo(end, live, ids, 0.0)[0], group_advantages(r, G)[:, None], 1e-12),
         (grpo(end, live, ids, 1, False)[0], group_advantages(r, G, scale="none")[:, None], 1e-12),
         (verl.compute_rloo_outcome_advantage(rloo, live, ids)[0],
-         method(RLOO_KL, batch, None, batch.ref)[:, None], 1e-12),
+         rloo(batch, 0.05)[:, None], 1e-12),
         (verl.compute_gae_advantage_return(end, values, live, 0.9, 0.8)[1],
          gae(r, values, batch.mask, 0.9, 0.8)[1], 1e-12),
         (verl.compute_gae_advantage_return(end, values, live, 1.0, 0.95)[0], critic, 1e-7),

@@ -6,19 +6,21 @@ Samples are compared with z-scores; each must be below 4.5, which chance alone w
 
 import itertools
 import math
+from decimal import Decimal, getcontext
 
 import pytest
 import torch
-from conftest import cosine
+from conftest import cosine, make_policy
 from counting import (
     METHODS, SURROGATES, Method, advantage_moments, batch_limits, climb, enumerate_prompt,
     every_text, graph_of, leash_gradients, method_advantages, method_loss, methods_table,
     surrogate_gradients, surrogate_objective, update_moments,
 )  # fmt: skip
+from parts import DRAWS, reach
 
 from minicf.costate import empirical_costates
-from minicf.exact import outcomes, value_gradients
-from minicf.grpo import group_advantages, grpo_loss, kl_penalty
+from minicf.exact import outcomes, solution_probabilities, success, value_gradients
+from minicf.grpo import grpo_loss, kl_penalty
 from minicf.ppo import aggregate_tokens
 from minicf.rollout import completion_logprobs
 from minicf.tap import tap
@@ -64,7 +66,9 @@ def test_scores_of_texts_are_the_costates_of_one_backward_pass(trained, env, pro
     torch.testing.assert_close(counted.chances, p)
     weights = torch.rand(rollout.mask.shape, dtype=torch.float64)
     costates = empirical_costates(trained, rollout, weights, trained.blocks[0])[:, : len(prompt)]
-    torch.testing.assert_close(counted.weighted_scores(weights), costates.flatten(1), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        counted.weighted_scores(weights), costates.flatten(1), rtol=1e-9, atol=1e-10
+    )
 
 
 def test_the_graph_gives_the_value_gradient(later, env, prompt, graph):
@@ -139,14 +143,16 @@ def test_a_large_batch_tends_to_the_limit(name, counted, generator):
     errors = []
     for _ in range(10):
         prompts = [counted] * (n // G)  # so that a group has G samples, and the batch n
-        left = drawn_update(method, prompts, G, generator).view(len(prompts), -1).sum(0)
-        errors.append((batch["length"] * left - mean).square().sum().item())
+        update = drawn_update(method, prompts, G, generator).view(len(prompts), -1).sum(0)
+        errors.append((batch["length"] * update - mean).square().sum().item())
     assert sum(errors) / 10 == pytest.approx(variance.item(), rel=0.5)
 
 
 def test_the_own_length_bends_and_the_rest_does_not(counted):
     """A prompt's mean update is along ∇V for every method but those with aggregate "sequence"."""
-    truth = (counted.chances * counted.rewards) @ counted.weighted_scores(counted.texts.mask.double())
+    truth = (counted.chances * counted.rewards) @ counted.weighted_scores(
+        counted.texts.mask.double()
+    )
     for name, method in METHODS.items():
         mean, _ = update_moments(method, counted, 8, batch_limits(method, [counted]))
         bend = 1 - cosine(mean, truth)
@@ -158,13 +164,13 @@ def test_the_own_length_bends_and_the_rest_does_not(counted):
 
 def chunks_of_gradients(policy, env, prompt, rows, texts, loss_of):
     """−∂loss/∂x at the prompt for 100 chunks of drawn texts: (100, P·D)."""
-    left = []
+    gradients = []
     for chunk in rows.split(len(rows) // 100):
         with tap(policy.blocks[0]) as inputs:
             logprobs = completion_logprobs(policy, prompt[None], texts.tokens[chunk], len(chunk))
         loss = loss_of(logprobs, chunk)
-        left.append(-torch.autograd.grad(loss, inputs[0])[0].flatten())
-    return torch.stack(left)
+        gradients.append(-torch.autograd.grad(loss, inputs[0])[0].flatten())
+    return torch.stack(gradients)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
@@ -180,30 +186,30 @@ def test_gradients_on_stale_data_against_samples(name, later, env, prompt, count
         old, mask = counted.logprobs[chunk], texts.mask[chunk]
         return -surrogate_objective(name, logprobs, old, advantages, mask, length)
 
-    left = chunks_of_gradients(later, env, prompt, rows, texts, loss_of)
-    assert z_score(left @ exact / exact.norm(), exact.norm()) < Z
+    gradients = chunks_of_gradients(later, env, prompt, rows, texts, loss_of)
+    assert z_score(gradients @ exact / exact.norm(), exact.norm()) < Z
 
 
 def test_only_the_whole_ratio_makes_stale_data_exact(counted, graph, prompt, texts, trained):
-    left = surrogate_gradients(graph, counted.logprobs, 3.0)
-    truth = left.pop("truth")
-    torch.testing.assert_close(left.pop("whole-sequence ratio"), truth, rtol=1e-8, atol=1e-10)
-    assert all(1 - cosine(each, truth) > 1e-5 for each in left.values())
+    gradients = surrogate_gradients(graph, counted.logprobs, 3.0)
+    truth = gradients.pop("truth")
+    torch.testing.assert_close(gradients.pop("whole-sequence ratio"), truth, rtol=1e-8, atol=1e-10)
+    assert all(1 - cosine(gradient, truth) > 1e-5 for gradient in gradients.values())
     now = graph_of(trained, prompt, texts, counted.rewards)  # fresh data: no ratio is needed
-    left = surrogate_gradients(now, counted.logprobs, 3.0)
-    truth = left.pop("truth")
-    bent = {name for name, each in left.items() if 1 - cosine(each, truth) > 1e-8}
+    gradients = surrogate_gradients(now, counted.logprobs, 3.0)
+    truth = gradients.pop("truth")
+    bent = {name for name, gradient in gradients.items() if 1 - cosine(gradient, truth) > 1e-8}
     assert bent == {"GSPO"}
 
 
 def test_which_leash_has_the_gradient_of_the_kl(counted, graph):
-    left = leash_gradients(graph, counted.logprobs)
-    exact = left["exact"]
+    gradients = leash_gradients(graph, counted.logprobs)
+    exact = gradients["exact"]
     for name in ("k2 of the whole text", "k1 in the reward", "k1 in the reward to go"):
-        torch.testing.assert_close(left[name], exact, rtol=1e-8, atol=1e-10)
-    assert left["k1 in the loss"].norm() < 1e-10 * exact.norm()
+        torch.testing.assert_close(gradients[name], exact, rtol=1e-8, atol=1e-10)
+    assert gradients["k1 in the loss"].norm() < 1e-10 * exact.norm()
     for name in ("k2 in the loss", "k3 in the loss"):
-        assert 1 - cosine(left[name], exact) > 1e-5
+        assert 1 - cosine(gradients[name], exact) > 1e-5
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
@@ -219,12 +225,12 @@ def test_gradients_of_the_leash_against_samples(
 
     def loss_of(logprobs, chunk):
         mask = texts.mask[chunk]
-        each = kl_penalty(logprobs.masked_fill(~mask, 0.0), counted.logprobs[chunk], estimator)
-        return -mask.size(1) * aggregate_tokens(each, mask, "constant")
+        penalty = kl_penalty(logprobs.masked_fill(~mask, 0.0), counted.logprobs[chunk], estimator)
+        return -mask.size(1) * aggregate_tokens(penalty, mask, "constant")
 
-    left = chunks_of_gradients(later, env, prompt, rows, texts, loss_of)
+    gradients = chunks_of_gradients(later, env, prompt, rows, texts, loss_of)
     direction = exact["exact"] / exact["exact"].norm()
-    assert z_score(left @ direction, exact[name] @ direction) < Z
+    assert z_score(gradients @ direction, exact[name] @ direction) < Z
 
 
 def test_the_table_says_what_it_counts(counted, trained, env, prompt):
@@ -252,3 +258,20 @@ def test_the_loss_of_grpo_leaves_no_kl_at_the_first_update(counted):
         loss, _ = grpo_loss(logprobs, same, torch.arange(8.0), mask, same, kl_coef)
         gradients.append(torch.autograd.grad(loss, logprobs)[0])
     assert torch.equal(*gradients)
+
+
+def test_reach_against_long_arithmetic(env):
+    """With 60 digits, on a policy whose answers have probabilities down to 1e-30."""
+    getcontext().prec = 60
+    policy = make_policy(env, spread=2.0)
+    counted = reach(policy, env)
+    p, rows = solution_probabilities(policy, env)
+    assert p.min() < 1e-15
+    one = Decimal(1)
+    values = [sum((Decimal(x.item()) for x in p[rows == q]), Decimal(0)) for q in range(19)]
+    for place, k in enumerate(DRAWS):
+        passes = sum(one - (one - value) ** k for value in values) / 19
+        answers = sum(one - (one - Decimal(x.item())) ** k for x in p) / 19
+        assert counted["pass_at_k"][place] == pytest.approx(float(passes), rel=1e-9)
+        assert counted["coverage"][place] == pytest.approx(float(answers), rel=1e-9)
+    assert counted["pass_at_k"][0] == pytest.approx(success(policy, env).mean().item())

@@ -1,5 +1,6 @@
 """C5: what the error of a costate is, what bounds it, and what its biased relatives miss."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from minicf.bounds import (
     relaxed_costates, sampling_gap, spread, state_jacobians, token_entropy,
 )  # fmt: skip
 from minicf.costate import empirical_costates, own_logit_costates
-from minicf.exact import outcomes, value_gradient
+from minicf.exact import entropy, outcomes, value_gradient
 from minicf.rollout import sample
 
 
@@ -60,6 +61,30 @@ def test_both_identities_and_the_order_of_the_bounds(policies, env, name, layer,
         assert bound["gap"] < bound["collision"] < bound["entropy"]
 
 
+@pytest.mark.parametrize("way", ["shifting", "cooling"])
+def test_entropy_does_not_rule_the_error_alone(way, env):
+    """An untrained policy made harder. One logit raised: error and signal vanish. All logits
+    scaled: entropy falls too, yet the error grows, since ∂z/∂x does."""
+    soft, prompt, prefix = make_policy(env, spread=0.0), env.prompts[9], env.encode("4")
+    hard, found = copy.deepcopy(soft), []
+    with torch.no_grad():
+        if way == "shifting":  # the read-out of this is 16 for the stop, and next to 0 elsewhere
+            hard.norm.bias += 16 * torch.linalg.pinv(hard.head.weight)[:, env.eos]
+        else:
+            hard.head.weight *= 9
+    for each in (soft, hard):
+        at = each.blocks[0]
+        signal = value_gradient(each, env, prompt, prefix, at).square().sum().item()
+        nats = entropy(each, env, prompt[None]).item()
+        found.append((error_bound(each, env, prompt, at, prefix)["gap"], signal, nats))
+    (error, signal, nats), (error2, signal2, nats2) = found
+    assert nats2 < nats
+    if way == "shifting":
+        assert error2 < 1e-3 * error and signal2 < 1e-3 * signal
+    else:
+        assert error2 > 10 * error
+
+
 def test_the_martingale_terms_against_their_definition(trained, env):
     """½ Σ π_u π_v ‖W(u) − W(v)‖² in plain loops, at one state and at the one before."""
     rollout, p = outcomes(trained, env, env.prompts[9], env.encode("4"))
@@ -102,7 +127,7 @@ def test_fisher_estimate_counts_nothing_after_the_stop(trained, env, generator):
     stopped = rollout.mask.sum(1) == 1
     rows = {name: value[stopped].expand(20_000, -1) for name, value in vars(rollout).items()
             if name in ("prompts", "completions", "mask")}  # fmt: skip
-    at = trained.blocks[1]
+    at, rows["group_size"] = trained.blocks[1], 20_000
     _, logits, jacobian = state_jacobians(trained, env, env.prompts[9], at)
     estimate = fisher_estimate(trained, replace(rollout, **rows), at, generator)
     assert stopped.sum() == 1 and (estimate[:, 3:] == 0).all()

@@ -8,9 +8,11 @@ from conftest import added, cosine, expected_advantages
 from minicf.costate import (
     alignment, attention_share, empirical_costates, own_logit_costates
 )  # fmt: skip
-from minicf.exact import outcomes, prefix_values, success, value_gradient
+from minicf.exact import outcomes, prefix_values, success, value_gradient, value_gradients
 from minicf.grpo import group_advantages
+from minicf.ppo import clipped_surrogate
 from minicf.rollout import completion_logprobs, sample
+from minicf.tap import tap
 
 LAYERS = [0, 1, 2]
 LATER = [*((9, "4", layer) for layer in LAYERS), (12, "9+", 0)]  # target, prefix, layer
@@ -255,6 +257,93 @@ def test_nothing_is_transported_above_the_last_block(trained, env, generator):
         assert (whole == own).all() if layer == 2 else (whole - own).norm() > 0
         assert (own[:, :2] == 0).all()  # no own logit before the prompt's last token
         assert (whole[:, :2] == 0).all() == (layer == 2)
+
+
+# C8: what loss.backward() itself leaves on the prompts' activations.
+
+
+def left_by_backward(policy, prompts, rollout, advantages, aggregate="constant"):
+    """−∂loss/∂x entering the first block at the prompts' tokens: (Q, P, D)."""
+    with tap(policy.blocks[0], calls=2) as inputs:
+        logprobs = completion_logprobs(policy, prompts, rollout.completions, rollout.group_size)
+    loss, _ = clipped_surrogate(
+        logprobs, logprobs.detach(), advantages, rollout.mask, aggregate=aggregate
+    )
+    loss.backward(inputs=inputs[:1])
+    return -inputs[0].grad
+
+
+def weighted_costates(policy, rollout, advantages, aggregate):
+    """Σ_g λ̂ of each prompt's answers, times 1/(B·T), 1/Σ|y| or 1/(B·|y|): (Q, P, D)."""
+    (B, T), lengths = rollout.mask.shape, rollout.mask.sum(1).double()
+    factors = {
+        "constant": torch.full_like(lengths, 1 / (B * T)),
+        "token": torch.full_like(lengths, 1 / lengths.sum().item()),
+        "sequence": 1 / (B * lengths),
+    }
+    costates = empirical_costates(policy, rollout, advantages, policy.blocks[0])[:, :3]
+    weighted = factors[aggregate][:, None, None] * costates
+    return weighted.unflatten(0, (-1, rollout.group_size)).sum(1)
+
+
+@pytest.mark.parametrize("aggregate", ["constant", "token", "sequence"])
+@pytest.mark.parametrize("kind", ["leave-one-out", "mean", "each token its own"])
+def test_backward_leaves_the_sum_of_costates_times_a_known_factor(
+    aggregate, kind, trained, env, generator
+):
+    prompts = env.prompts[[3, 9, 14]]
+    rollout = sample(trained, env, prompts, 8, generator)
+    if kind == "each token its own":
+        advantages = torch.randn(rollout.mask.shape, generator=generator).double()
+    else:
+        advantages = group_advantages(rollout.rewards, 8, kind, "none")
+    left = left_by_backward(trained, prompts, rollout, advantages, aggregate)
+    expected = weighted_costates(trained, rollout, advantages, aggregate)
+    assert left.shape == (3, 3, 16) and relative(left, expected) < 1e-12
+    lengths = rollout.mask.sum(1)
+    assert lengths.min() < lengths.max()  # so that the three factors are not one
+
+
+def test_only_dividing_by_the_own_length_turns_what_is_left(trained, env, generator):
+    rollout = sample(trained, env, env.prompts, 8, generator)
+    advantages = group_advantages(rollout.rewards, 8, "leave-one-out", "none")
+    constant, token, sequence = (
+        weighted_costates(trained, rollout, advantages, each)
+        for each in ("constant", "token", "sequence")
+    )
+    assert cosine(constant, token) == pytest.approx(1, abs=1e-12)
+    assert cosine(constant, sequence) < 1 - 1e-4
+
+
+def test_what_the_enumerated_success_leaves_is_the_value_gradient(trained, env):
+    with tap(trained.blocks[0], calls=2) as inputs:
+        loss = -success(trained, env).mean()
+    loss.backward(inputs=inputs[:1])
+    truth = value_gradients(trained, env, trained.blocks[0]) / len(env.prompts)
+    assert relative(-inputs[0].grad, truth) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["none", "leave-one-out", "mean", "shuffled"])
+def test_the_mean_of_what_many_rollouts_leave_is_along_the_value_gradient(
+    kind, trained, env, generator
+):
+    """1,000 rollouts at once. With shuffled rewards and the group's mean it is exactly 0: z < 4."""
+    prompts, baseline = env.prompts[[11, 12, 13]], "mean" if kind == "shuffled" else kind
+    truth = value_gradients(trained, env, trained.blocks[0], prompts)
+    rollout = sample(trained, env, prompts.repeat(1000, 1), G, generator)
+    rewards = rollout.rewards.view(1000, -1)
+    if kind == "shuffled":  # over each rollout's whole batch
+        rewards = rewards.gather(1, torch.rand(rewards.shape, generator=generator).argsort(1))
+    advantages = group_advantages(rewards.flatten(), G, baseline, "none")
+    left = left_by_backward(trained, prompts.repeat(1000, 1), rollout, advantages)
+    left = left.unflatten(0, (1000, -1))
+    products = (left * truth).flatten(1).sum(1)
+    z = products.mean() / (products.std() / 1000**0.5)
+    single = torch.tensor([cosine(each, truth) for each in left]).mean()
+    if kind == "shuffled":
+        assert abs(z) < 4
+    else:
+        assert z > 10 and cosine(left.mean(0), truth) > 0.98 and single < 0.8
 
 
 def test_alignment_gives_cosine_and_length():

@@ -280,3 +280,40 @@ def test_the_gradient_of_other_prompts_is_another(case, env):
     policy, prompts, exact = case
     wrong = expected_gradient(policy, env, env.prompts[[4, 9]], "leave-one-out", "none")
     assert cosine(wrong, exact) < 0.9
+
+
+@pytest.mark.parametrize("ratio", ["whole answer", "token", "none"])
+def test_the_ratio_of_whole_answers_makes_stale_data_exact_and_the_tokens_does_not(
+    ratio, trained, env
+):
+    """Answers of an older policy, all of them; no clip. A whole answer is a sequence of one."""
+    policy, prompt = copy.deepcopy(trained), env.prompts[9]
+    older, generator = copy.deepcopy(trained), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in older.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    rollout, p = outcomes(older, env, prompt)
+    logprobs = completion_logprobs(policy, prompt[None], rollout.completions, len(p))
+    old, mask = rollout.logprobs, rollout.mask
+    if ratio == "whole answer":
+        logprobs, old = ((x * mask).sum(1, keepdim=True) for x in (logprobs, old))
+        mask = mask[:, :1]
+    elif ratio == "none":
+        old = logprobs.detach()
+    advantages = (rollout.rewards - 0.5) * p * mask.numel()  # the loss divides by B·T
+    loss, _ = clipped_surrogate(
+        logprobs, old, advantages, mask, (math.inf, math.inf), aggregate="constant"
+    )
+    exact = flat_gradient(success(policy, env, prompt[None])[0], policy)
+    error = ((-flat_gradient(loss, policy) - exact).norm() / exact.norm()).item()
+    assert error < 1e-8 if ratio == "whole answer" else error > 0.05
+
+
+def test_prefix_values_against_a_loop(trained, env, generator):
+    """Two prompts in turn, with answers right and wrong."""
+    rollout = sample(trained, env, env.prompts[[14, 5]], 3, generator)
+    values = prefix_values(trained, env, rollout.prompts, rollout.completions)
+    for b, t in rollout.mask.nonzero().tolist():
+        prefix = rollout.completions[b, :t]
+        expected = value_by_a_loop(trained, env, rollout.prompts[b], prefix)
+        assert values[b, t].item() == pytest.approx(expected, rel=1e-10, abs=1e-14)

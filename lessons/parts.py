@@ -552,10 +552,14 @@ def action_values(pi: Tensor, tokens: Tensor, rewards: Tensor) -> Tensor:
 
 
 def rewarded(rollout: Rollout) -> tuple[Rollout, Tensor]:
-    """The rows with a reward, and which they are (B,); with it as advantage others add nothing."""
+    """The rewarded rows of one prompt's rollout, and which they are (B,).
+
+    With the reward as advantage the other rows add nothing.
+    """
     right = rollout.rewards > 0
     names = ("prompts", "completions", "mask", "logprobs", "rewards")
-    return replace(rollout, **{name: getattr(rollout, name)[right] for name in names}), right
+    rows = {name: getattr(rollout, name)[right] for name in names}
+    return replace(rollout, **rows, group_size=int(right.sum())), right
 
 
 def shares_by_layer(policy: GPT, states: list[tuple[Rollout, Tensor]]) -> list[list[float]]:

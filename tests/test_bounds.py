@@ -113,11 +113,11 @@ def test_the_error_of_a_mean_of_costates_is_an_nth(trained, env, generator):
 
 def test_fisher_estimate_has_the_exact_mean(trained, env, generator):
     exact = error_bound(trained, env, env.prompts[9], trained.blocks[1])["fisher"]
-    rollout = sample(trained, env, env.prompts[[9]], 20_000, generator)
+    rollout = sample(trained, env, env.prompts[[9]], 8000, generator)
     estimate = fisher_estimate(trained, rollout, trained.blocks[1], generator)
-    assert estimate.shape == (20_000, 6)
+    assert estimate.shape == (8000, 6)
     here = estimate[:, 2]
-    z = (here.mean() - exact) / (here.std() / 20_000**0.5)
+    z = (here.mean() - exact) / (here.std() / 8000**0.5)
     assert abs(z) < 4
 
 
@@ -125,14 +125,14 @@ def test_fisher_estimate_counts_nothing_after_the_stop(trained, env, generator):
     """Where one token is live, the mean is the spread at the prompt; z below 4."""
     rollout, _ = outcomes(trained, env, env.prompts[9])
     stopped = rollout.mask.sum(1) == 1
-    rows = {name: value[stopped].expand(20_000, -1) for name, value in vars(rollout).items()
+    rows = {name: value[stopped].expand(8000, -1) for name, value in vars(rollout).items()
             if name in ("prompts", "completions", "mask")}  # fmt: skip
-    at, rows["group_size"] = trained.blocks[1], 20_000
+    at, rows["group_size"] = trained.blocks[1], 8000
     _, logits, jacobian = state_jacobians(trained, env, env.prompts[9], at)
     estimate = fisher_estimate(trained, replace(rollout, **rows), at, generator)
     assert stopped.sum() == 1 and (estimate[:, 3:] == 0).all()
     here = estimate[:, 2]
-    z = (here.mean() - spread(logits[0].softmax(0), jacobian[0])) / (here.std() / 20_000**0.5)
+    z = (here.mean() - spread(logits[0].softmax(0), jacobian[0])) / (here.std() / 8000**0.5)
     assert abs(z) < 4
 
 

@@ -9,9 +9,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-# What each of these may import besides PyTorch and the standard library.
+# What each of these imports besides PyTorch and the standard library: a file beside it, whether
+# both are in a package or not.
 ALONE = {
-    "gpt": set(), "tap": set(), "ppo": set(), "grpo": {".ppo"}, "variants": {".ppo", ".grpo"}
+    "gpt": set(), "tap": set(), "ppo": set(), "grpo": {".ppo", "ppo"},
+    "variants": {".ppo", ".grpo", "ppo", "grpo"},
 }  # fmt: skip
 
 PRELUDE = """
@@ -28,8 +30,9 @@ import torch
 """
 
 LOSS = """
-from mine.grpo import group_advantages, grpo_loss
-from mine.ppo import gae
+from PACKAGEgrpo import group_advantages, grpo_loss
+from PACKAGEppo import gae
+from PACKAGEvariants import dapo_loss
 
 old_logprobs = torch.tensor([[-1.0, -2.0], [-0.5, -1.5], [-2.0, -1.0], [-0.3, -0.7]]).double()
 logprobs = old_logprobs.clone().requires_grad_()
@@ -38,7 +41,8 @@ advantages = group_advantages(torch.tensor([1.0, 0.0, 1.0, 1.0]).double(), 2, sc
 loss, stats = grpo_loss(logprobs, old_logprobs, advantages, mask)
 loss.backward()
 targets = gae(torch.ones(4).double(), torch.zeros_like(old_logprobs), mask)[1]
-found = [advantages, loss, logprobs.grad, stats["ratio"], targets]
+same = dapo_loss(logprobs, old_logprobs, advantages, mask)[1]["ratio"]
+found = [advantages, loss, logprobs.grad, stats["ratio"] * same, targets]
 print(json.dumps([each.tolist() for each in found]))
 """
 
@@ -113,14 +117,17 @@ def test_files_to_copy_import_nothing_else(name):
     assert others == ALONE[name]
 
 
-def test_the_losses_alone_in_another_package(tmp_path):
+@pytest.mark.parametrize("package", ["mine.", ""])
+def test_the_losses_alone_in_another_package_or_beside_a_script(package, tmp_path):
     """Groups (1, 0) and (1, 1): advantages ±½ and nothing; mean over tokens, then completions."""
-    package = tmp_path / "mine"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    for name in ("grpo.py", "ppo.py"):
-        shutil.copy(ROOT / "minicf" / name, package)
-    advantages, loss, gradient, ratio, targets = run_elsewhere(LOSS, tmp_path)
+    folder = tmp_path / package.strip(".")
+    folder.mkdir(exist_ok=True)
+    if package:
+        (folder / "__init__.py").touch()
+    for name in ("grpo.py", "ppo.py", "variants.py"):
+        shutil.copy(ROOT / "minicf" / name, folder)
+    script = LOSS.replace("PACKAGE", package)
+    advantages, loss, gradient, ratio, targets = run_elsewhere(script, tmp_path)
     assert advantages == [0.5, -0.5, 0, 0] and ratio == 1
     assert loss == pytest.approx(-(0.5 - 0.5) / 4, abs=1e-12)
     # −A / (tokens of the completion) / (completions), and nothing after the stop

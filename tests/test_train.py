@@ -200,8 +200,8 @@ def test_every_update_and_every_cosine_is_that_of_a_loop(case, factor, trained, 
         torch.testing.assert_close(step.after, by_hand, rtol=1e-9, atol=1e-12)
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), steps[-1].after))
     assert any(entry["clip_fraction"] > 0 for entry in history[1:])
-    if factor > 1:  # the policy's without a critic; with one, the critic's alone
-        assert min(large[1::2]) > 1 and (case == "reinforce" or large[0] < 1)
+    if factor > 1:  # the policy's, or the critic's
+        assert min(large[1::2]) > 1
 
 
 def test_the_first_ratio_is_exactly_one(env, trained, generator, monkeypatch):

@@ -36,7 +36,7 @@ from minicf.picture import draw
 from minicf.ppo import gae
 from minicf.pretrain import check_finite, pretrain
 from minicf.readiness import measure
-from minicf.rollout import completion_logprobs, sample
+from minicf.rollout import check_sampled, completion_logprobs, sample
 from minicf.tap import tap
 
 # A method is three choices. What is an answer's reward compared with? What is the difference
@@ -62,8 +62,8 @@ def improve(
     loss(logprobs, old_logprobs, advantages, mask) and advantages(rewards, group_size) replace the
     row's own; variants.py has some. An entry of the history, for step 0 and every `evaluate_every`
     steps, has the exact `success` and `cosine` (nan at step 0 and in a world without `solutions`),
-    the rollout's mean `reward` and `entropy` (nats an answer), and what the loss reports. `log` is
-    called with each entry. A policy needs `blocks`; ∇V is read at what enters the first.
+    the rollout's mean `reward` and `entropy` (nats an answer), and what the loss reports; at step 0
+    only the first two. `log` is called with each later entry. ∇V is read entering policy.blocks[0].
     """
     choices = choices_of(method)
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
@@ -78,8 +78,9 @@ def improve(
         reference = copy.deepcopy(policy) if "kl_coef" in choices else None
     critic = Critic(policy) if choices["baseline"] == "critic" else None
     networks = [policy] if critic is None else [policy, critic]
-    weights = torch.nn.ModuleList(networks).parameters()
-    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        trainable(networks), betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
     history = [{"step": 0, "success": exact_success(policy, env, prompts), "cosine": math.nan}]
     for step in range(1, steps + 1):
         schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)  # up, then down to 0
@@ -103,7 +104,7 @@ def improve(
                     values = prefix_values(policy, env, batch.prompts, batch.completions)
             advantage, returns = gae(batch.rewards, values, batch.mask)  # (B, T), for each token
             live = advantage[batch.mask]
-            if choices["scale"] == "std":
+            if choices["scale"] == "std" and len(live) > 1:
                 advantage = (advantage - live.mean()) / (live.std() + 1e-8)
         surrogate = loss
         if reference is not None:  # a leash to the policy that the run began with
@@ -120,6 +121,7 @@ def improve(
                     logprobs = completion_logprobs(policy, *answers)
                     if update == 0:
                         old_logprobs = logprobs.detach()
+                        check_sampled(batch, old_logprobs)
                     objective, stats = surrogate(logprobs, old_logprobs, advantage, batch.mask)
             if critic is not None:
                 objective = objective + 0.5 * value_loss(critic, batch, returns)
@@ -152,6 +154,13 @@ def choices_of(method):
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)} or exact, not {method!r}")
     return METHODS[method]
+
+
+def trainable(networks):
+    """The weights of the networks; ValueError where the first, the policy, has none to train."""
+    if not any(weight.requires_grad for weight in networks[0].parameters()):
+        raise ValueError("the policy has no weight that requires a gradient, so nothing can learn")
+    return torch.nn.ModuleList(networks).parameters()
 
 
 def exact_success(policy, env, prompts):
@@ -248,9 +257,11 @@ def gain_of_short_run(policy, env, group_size, rollouts=20):
 
 def main(arguments=None):
     """Run the demonstration or one method, and leave a report, the weights and a figure."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")  # ∇ and ✓, wherever the output goes
     args = parse(__doc__, [*METHODS, "exact"], arguments)
     started = time.perf_counter()
-    sys.stdout.reconfigure(encoding="utf-8")  # ∇ and ✓, wherever the output goes
     torch.set_num_threads(1)  # quicker for tensors this small
     generator = torch.Generator().manual_seed(args.seed)
     try:

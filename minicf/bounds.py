@@ -223,9 +223,9 @@ def relaxed_costates(
         drawn = torch.multinomial(probabilities.detach().cpu(), 1, generator=generator)
         tokens = drawn.to(embedding.device)  # (samples, 1)
         hard = F.one_hot(tokens[:, 0], probabilities.size(-1)).to(embedding)
-        soft = probabilities if relaxation == "soft rollout" else hard + (
-            probabilities - probabilities.detach()
-        )
+        soft = probabilities
+        if relaxation != "soft rollout":
+            soft = hard + (probabilities - probabilities.detach())
         relaxed.append(soft)
         move = (soft - hard) @ embedding  # from the token's embedding to that of ỹ
         if relaxation == "hard inputs":

@@ -29,10 +29,13 @@ def parse(description: str, methods: list[str], arguments: list[str] | None) -> 
     option("--pretrain-steps", type=int, default=800, help="800")
     option("--max-terms", type=int, default=3, help="terms of a sum, 1 to 5; 3")
     option("--d-model", type=int, default=64, help="width, a multiple of 4; 64")
-    option("--device", default="auto", help="cpu, cuda or mps; auto is CUDA, where it is, or CPU")
+    option(
+        "--device", default="auto", help="cpu, cuda, mps; auto: CUDA where there is one, else CPU"
+    )
     option("--out", type=Path, default=Path("runs/demo"), help="folder for results; runs/demo")
     args = parser.parse_args(arguments)
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.mps.is_available()
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    devices += ["mps"] * torch.backends.mps.is_available()
     if args.device == "auto":
         args.device = "cuda" if "cuda" in devices else "cpu"
     if args.device not in devices:
@@ -116,13 +119,13 @@ def conclusions(report: dict) -> list[str]:
         f"Readiness ranked the gains at the eight stops {compared(*ranks.values())} success × "
         f"headroom, which needs no gradient: rank correlation {ranks['readiness']:.2f} against "
         f"{ranks['rival']:.2f}.",
-        f"The readiest stop, step {picked['step']}, gained {picked['gain']:.2f}; step "
-        f"{best['step']} gained most, {best['gain']:.2f}.",
+        f"The readiest stop, step {picked['step']}, gained {picked['gain']:.2f}; the largest gain "
+        f"was {best['gain']:.2f}, at step {best['step']}.",
         f"Mean success along the run was {critics}, and {means[leader]:.3f} for the best method "
         f"without a critic, {leader}.",
         f"Ascent on the exact success had a mean of {exact:.3f} and ended at "
-        f"{histories['exact'][-1]['success']:.3f}; {ahead} of the {len(means)} sampled methods had "
-        "a higher mean. " + ("A better direction is not always a better step." if ahead else
+        f"{histories['exact'][-1]['success']:.3f}; {ahead or 'none'} of the {len(means)} sampled "
+        "methods had a higher mean. " + ("A better direction is not always a better step." if ahead else
                              "The difference is the price of sampling."),
     ]  # fmt: skip
     return [textwrap.fill("* " + text, 88, subsequent_indent="  ") for text in sentences]

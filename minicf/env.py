@@ -22,26 +22,40 @@ MAX_SOLUTIONS = 200_000  # what one forward pass can hold; 111,110 with five ter
 
 
 class World(Protocol):
-    """What the rest of the package asks of an environment; one of your own needs no more.
+    """What the rest of the package asks of an environment; one of your own needs no more."""
 
-    `corpus` is for pretraining, `solutions` and `decode` for exact answers (exact.py, and the exact
-    success and ∇V that train.improve reports). A world without them can be sampled and trained in.
-    """
-
-    vocab: str  # or a list: one entry a token; its length is the size of the vocabulary
-    prompts: Tensor  # (N, P) tokens
-    prompt_length: int  # P
+    vocab: str  # or a list with an entry for each token; GPT.for_world reads its length
+    prompts: Tensor  # (N, P) tokens, all of one length
+    prompt_length: int  # P, for GPT.for_world
     completion_length: int  # T, the most tokens that a completion can have
     eos: int  # the token that ends a completion
 
     def reward(self, prompts: Tensor, completions: Tensor) -> Tensor:
-        """Rewards (B,) of completions (B, T) of prompts (B, P); what follows a stop is to be
-        ignored."""
+        """Rewards (B,) of completions (B, T) of prompts (B, P). It must not look behind a stop."""
 
-    # Optional:
+    # Optional. To pretrain:
     #   corpus(batch_size, generator, wrong, max_target) -> prompts (B, P), completions (B, T)
-    #   solutions(prompt) -> every rewarded completion (K, T) of prompt (P,), filled up with stops
+    # To count success and ∇V (exact.py), for rewards of 0 and 1:
+    #   solutions(prompt) -> all right completions (K, T) of prompt (P,), filled up with stops
+    # To name tokens in messages of exact.py:
     #   decode(tokens) -> the text of tokens (n,)
+
+
+NEEDED = ("prompts", "completion_length", "eos", "reward")  # to sample and to train
+
+
+def check_world(env: World, *others: str) -> None:
+    """Raise ValueError, naming it, for what a world lacks of NEEDED and of `others`."""
+    missing = [name for name in (*NEEDED, *others) if not hasattr(env, name)]
+    if missing:
+        raise ValueError(
+            f"the world {type(env).__name__} has no {', '.join(missing)}: see env.World"
+        )
+    if not isinstance(env.eos, int) or env.completion_length < 1:
+        raise ValueError(
+            "eos must be one token, a whole number, and completion_length at least 1, not "
+            f"{env.eos!r} and {env.completion_length}"
+        )
 
 
 class SumGame:

@@ -12,7 +12,10 @@ Left out on purpose: per-token (process) rewards.
 import torch
 from torch import Tensor
 
-from .ppo import aggregate_tokens, clipped_surrogate
+if __package__:
+    from .ppo import aggregate_tokens, clipped_surrogate
+else:  # copied beside a script
+    from ppo import aggregate_tokens, clipped_surrogate
 
 
 def group_advantages(
@@ -22,7 +25,8 @@ def group_advantages(
 
     baseline "mean" (of the group), "leave-one-out" (the mean of the other G−1) or "none"; scale
     "std" (of the group, ddof 1) or "none". A group whose rewards are all equal has advantages of
-    exactly 0, whatever the rounding, unless both are "none": then advantages are the rewards.
+    exactly 0, unless both are "none": then advantages are the rewards. Computed in float64, since
+    a small type rounds means badly; rewards that differ in their last bit differ.
     """
     groups = split_groups(rewards, group_size, smallest=1 if baseline == scale == "none" else 2)
     if baseline == "mean":
@@ -42,7 +46,7 @@ def group_advantages(
         raise ValueError(f'scale must be "std" or "none", not {scale!r}')
     if baseline != "none" or scale != "none":
         advantages = advantages.masked_fill(dead, 0.0)
-    return advantages.flatten()
+    return like_rewards(advantages, rewards)
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
@@ -100,7 +104,12 @@ def grpo_loss(
 
 
 def split_groups(rewards: Tensor, group_size: int, smallest: int) -> Tensor:
-    """Rewards (B,) as groups (Q, G). Raises ValueError for groups that cannot be compared."""
+    """Rewards (B,) as groups (Q, G) in float64, on the CPU since not every device has that type.
+
+    Raises ValueError for groups that cannot be compared.
+    """
+    rewards = torch.as_tensor(rewards, device=getattr(rewards, "device", None))
+    rewards = rewards.detach().to("cpu", torch.float64)
     if group_size < smallest:
         raise ValueError(f"group_size must be at least {smallest}, not {group_size}")
     if rewards.dim() != 1 or len(rewards) == 0 or len(rewards) % group_size:
@@ -111,3 +120,10 @@ def split_groups(rewards: Tensor, group_size: int, smallest: int) -> Tensor:
     if not rewards.isfinite().all():
         raise ValueError(f"rewards must be finite, not {rewards[~rewards.isfinite()][0].item()}")
     return rewards.view(-1, group_size)
+
+
+def like_rewards(advantages: Tensor, rewards: Tensor) -> Tensor:
+    """Advantages (Q, G) as (B,), on the rewards' device and of their type if that has fractions."""
+    rewards = torch.as_tensor(rewards, device=getattr(rewards, "device", None))
+    dtype = rewards.dtype if rewards.is_floating_point() else torch.get_default_dtype()
+    return advantages.flatten().to(rewards.device, dtype)

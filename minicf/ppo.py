@@ -12,6 +12,8 @@ nats.
 Left out on purpose: value-function clipping and an entropy bonus. The critic is in critic.py.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,12 +39,13 @@ def clipped_surrogate(
     advantages, live = per_token(advantages, logprobs, old_logprobs, mask, clip)
     low, high = clip
     logratio = (logprobs - old_logprobs.detach()).masked_fill(~live, 0.0)
-    ratio = logratio.exp()
+    ratio = no_overflow(logratio, advantages, high).exp()
     clipped = ratio.clamp(1 - low, 1 + high)
     objective = torch.minimum(ratio * advantages, clipped * advantages)
     loss = -aggregate_tokens(objective, live, aggregate, length)
 
     with torch.no_grad():
+        ratio = logratio.exp()
         too_high = (ratio > 1 + high) & (advantages > 0)
         too_low = (ratio < 1 - low) & (advantages < 0)
         stats = {
@@ -95,22 +98,34 @@ def gae(
     values = values.masked_fill(~live, 0.0)
     if rewards.dim() == 1:
         rewards = at_last_token(rewards, live)
-    rewards = rewards.masked_fill(~live, 0.0)
     advantages = torch.zeros_like(values)
     next_value = torch.zeros_like(values[:, 0])  # nothing follows the last token
     next_advantage = torch.zeros_like(values[:, 0])
     for t in reversed(range(values.size(1))):
         delta = rewards[:, t] + discount * next_value - values[:, t]
-        next_advantage = delta + discount * gae_lambda * next_advantage
-        next_value = values[:, t]
-        advantages[:, t] = next_advantage
+        advantage = delta + discount * gae_lambda * next_advantage
+        advantages[:, t] = advantage.where(live[:, t], 0.0)
+        # A token that does not count is passed over, at the end or in between.
+        next_advantage = advantage.where(live[:, t], next_advantage)
+        next_value = values[:, t].where(live[:, t], next_value)
     return advantages, advantages + values
 
 
 def at_last_token(rewards: Tensor, mask: Tensor) -> Tensor:
     """Rewards (B,) of completions as rewards of tokens (B, T), all at the last live token."""
-    last = mask.sum(1, keepdim=True) - 1
-    return torch.zeros_like(mask, dtype=rewards.dtype).scatter(1, last, rewards[:, None])
+    following = mask.flip(1).cumsum(1).flip(1)  # live tokens from this one on
+    return rewards.unsqueeze(1) * (mask & (following == 1))
+
+
+def no_overflow(logratio: Tensor, advantages: Tensor, high: float) -> Tensor:
+    """Log-ratios (B, T), cut where that changes no objective, so that it is never 0 times inf.
+
+    Where A > 0 nothing above 1 + high counts, and where A = 0 nothing does. The exponential of a
+    larger one may be inf, and 0·inf, in the objective or its gradient, would be nan.
+    """
+    most = torch.full_like(logratio, math.inf)
+    most = most.masked_fill(advantages > 0, math.log1p(high)).masked_fill(advantages == 0, 0.0)
+    return logratio.minimum(most)
 
 
 def per_token(
@@ -129,7 +144,7 @@ def per_token(
         if tensor.shape != logprobs.shape:
             shapes = f"{tuple(logprobs.shape)}, not {tuple(tensor.shape)}"
             raise ValueError(f"{name} must have the shape of logprobs {shapes}")
-    if len(clip) != 2 or not all(side >= 0 for side in clip):
+    if not isinstance(clip, tuple | list) or len(clip) != 2 or not all(side >= 0 for side in clip):
         raise ValueError(f"clip must be two numbers of at least 0, not {clip}")
     live = mask.bool()
     if len(live) == 0 or not live.any(1).all():

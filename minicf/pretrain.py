@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn as nn
 
-from .env import World
+from .env import World, check_world
 from .ppo import aggregate_tokens
 from .rollout import completion_logits, completion_mask, token_logprobs
 
@@ -43,6 +43,7 @@ def pretrain(
     each step named in `checkpoints`, at_checkpoint(step, mean loss of the last 20 steps) is called.
     A loss or gradient that is not finite raises FloatingPointError before it changes the policy.
     """
+    check_world(env, "corpus")
     device = next(policy.parameters()).device
     optimizer = torch.optim.AdamW(
         policy.parameters(), learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True

@@ -65,7 +65,7 @@ def measure(policy: nn.Module, env: SumGame, k: int = 16) -> dict[str, float]:
 
 
 def pass_at_k(correct: Tensor, samples: int, k: int) -> Tensor:
-    """Unbiased pass@k from counts: of `samples` n completions, c are correct (N,): (N,).
+    """Unbiased pass@k from counts: of `samples` n completions, c are correct (N,): (N,), float64.
 
     1 − C(n − c, k) / C(n, k), the chance that k of the n, drawn without putting back, hold a
     correct one (Chen et al. 2021, eq. 1). Plugging c/n into 1 − (1 − p)^k instead is biased.
@@ -74,9 +74,10 @@ def pass_at_k(correct: Tensor, samples: int, k: int) -> Tensor:
         raise ValueError(f"k must be 1 to {samples}, the number of samples, not {k}")
     if not ((correct >= 0) & (correct <= samples)).all():
         raise ValueError(f"correct must hold counts from 0 to {samples}")
-    draws = torch.arange(k, device=correct.device)
+    correct = correct.to("cpu", torch.float64)  # not every device has that type
+    draws = torch.arange(k, device="cpu")
     wrong_left = (samples - correct[:, None] - draws).clamp(min=0)  # (N, k)
-    return 1 - (wrong_left.double() / (samples - draws)).prod(1)
+    return 1 - (wrong_left / (samples - draws)).prod(1)
 
 
 def sampled_signal(policy: nn.Module, rollout: Rollout, baseline: float = 0.5) -> Tensor:

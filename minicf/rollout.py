@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .env import World
+from .env import World, check_world
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Rollout:
     logprobs: Tensor  # (B, T) nats, of the policy that sampled, without gradient
     rewards: Tensor  # (B,)
     group_size: int
+
+    def __post_init__(self):
+        G, prompts = self.group_size, self.prompts
+        if not torch.equal(prompts[::G].repeat_interleave(G, 0), prompts):
+            raise ValueError(f"rows of a rollout must be in groups of {G} with the same prompt")
 
 
 def completion_mask(completions: Tensor, eos: int) -> Tensor:
@@ -61,7 +66,10 @@ def completion_logits(
         tokens = torch.cat([prompts, completions[:, :-1]], 1)  # (B, P+T-1)
         return policy(tokens)[0][:, prompts.size(1) - 1 :]
     logits, cache = policy(prompts)
+    check_cache(cache, prompts)
     first = logits[:, -1:].index_select(0, rows)  # (B, 1, V)
+    if completions.size(1) == 1:
+        return first
     texts = torch.cat([rows[:, None], completions[:, :-1]], 1)  # (B, 1+T-1)
     texts, place = texts.unique(dim=0, return_inverse=True)  # (S, T), the S different ones
     row, tokens = texts[:, 0], texts[:, 1:]
@@ -87,8 +95,45 @@ def completion_logprobs(
     return token_logprobs(completion_logits(policy, prompts, completions, rows), completions)
 
 
+def check_cache(cache: list, prompts: Tensor) -> None:
+    """Raise ValueError for a cache that does not hold the prompts (Q, P), as later calls need."""
+    P = prompts.size(1)
+    lengths = {keys.size(-2) for keys, _ in cache} or {0}
+    if lengths != {P}:
+        raise ValueError(
+            f"after prompts of {P} tokens the policy's cache holds {max(lengths)}: what follows "
+            "would not see them (gradient checkpointing switches the cache of many models off)"
+        )
+
+
+def check_sampled(batch: Rollout, scored: Tensor, most: float = 0.5) -> None:
+    """Raise ValueError where a rollout's log-probabilities differ from those scored (B, T).
+
+    They agree to 1e-6 in float32 and .03 in bfloat16; `most` is far from both, in nats a token.
+    """
+    difference = (batch.logprobs - scored).masked_fill(~batch.mask, 0.0).abs().max()
+    if not difference < most:
+        raise ValueError(
+            f"sampling and scoring differ by {difference.item():.1f} nats at a token. Is dropout "
+            "on (call policy.eval())? Does the policy ignore its cache (as under gradient "
+            "checkpointing), or do its mask or positions depend on the batch?"
+        )
+
+
+def check_rewards(rewards: Tensor, B: int) -> Tensor:
+    """Rewards as a tensor (B,) with fractions. Raises ValueError for what is no finite (B,)."""
+    if rewards is None:
+        raise ValueError("the world's reward returned None: is a `return` missing?")
+    rewards = torch.as_tensor(rewards, device=getattr(rewards, "device", "cpu"))
+    if rewards.shape != (B,) or not rewards.isfinite().all():
+        kind = "finite" if rewards.shape == (B,) else f"({B},), not {tuple(rewards.shape)}"
+        raise ValueError(f"the world's rewards must be {kind}")
+    return rewards if rewards.is_floating_point() else rewards.to(torch.get_default_dtype())
+
+
 def check_prompts(env: World, prompts: Tensor) -> None:
-    """Raise ValueError for prompts that are not (Q, P) with the world's P."""
+    """Raise ValueError for a world that lacks something, or prompts (Q, P) of another length."""
+    check_world(env)
     P = env.prompts.size(1)
     if prompts.dim() != 2 or len(prompts) == 0 or prompts.size(1) != P:
         raise ValueError(f"prompts must be (Q, {P}) with Q at least 1, not {tuple(prompts.shape)}")
@@ -109,6 +154,7 @@ def sample(
     device = next(policy.parameters()).device
     prompts = prompts.to(device)
     logits, cache = policy(prompts)
+    check_cache(cache, prompts)
     logits = logits[:, -1]  # (S, V): a row for each text so far; at first those are the prompts
     state = group_rows(prompts, group_size)  # (B,): the text that each completion is at
     B, V, T = len(state), logits.size(-1), env.completion_length
@@ -133,6 +179,7 @@ def sample(
         logits, cache = policy(last[:, None], cache)
         logits = logits[:, -1]
     prompts = prompts.repeat_interleave(group_size, 0)
-    rewards = env.reward(prompts, completions)
+    rewards = env.reward(prompts, completions.clone())  # a copy: it may change what it is given
+    rewards = check_rewards(rewards, B).to(device)
     mask = completion_mask(completions, env.eos)
     return Rollout(prompts, completions, mask, logprobs, rewards, group_size)

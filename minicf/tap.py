@@ -30,11 +30,14 @@ def tap(
     nothing before the module has a gradient (a frozen model). torch.autograd.grad leaves a gradient
     there too, as backward does. `delta`, broadcast to (…, D), is added to the input of the first
     call. The hook is removed whatever happens in the block. Raises ValueError under no_grad, for an
-    input that is not floating-point, for a delta that does not fit, and at the end of the block if
-    the module was called another number of times than `calls` (by default: never).
+    input that is not floating-point, for a delta that does not fit or under activation
+    checkpointing, whose second forward pass would miss it, and at the end of the block if an input
+    was overwritten in place, or if the module was called another number of times than `calls` (by
+    default: never).
     """
     name = type(module).__name__
     inputs: list[Tensor] = []
+    versions: list[int] = []
 
     def hook(_, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         x = args[0] if args else kwargs.get("hidden_states")
@@ -48,6 +51,7 @@ def tap(
             x = x + _fitted(delta, x)
         x.retain_grad()
         inputs.append(x)
+        versions.append(x._version)
         return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -58,9 +62,14 @@ def tap(
     if not inputs if calls is None else len(inputs) != calls:
         expected = "at least once" if calls is None else f"{calls} times"
         raise ValueError(f"{name} must be called {expected} within a tap, not {len(inputs)} times")
+    if [x._version for x in inputs] != versions:
+        raise ValueError(f"{name} overwrites its input in place, so that a tap shows another value")
 
 
 def _fitted(delta: Tensor, x: Tensor) -> Tensor:
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda tracing: None)
+    if hooks(True) is not None:  # torch.utils.checkpoint sets them around what it will run again
+        raise ValueError("a delta does not work under activation checkpointing")
     try:
         return delta.to(x).expand_as(x)
     except RuntimeError:

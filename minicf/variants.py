@@ -13,8 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-from .grpo import split_groups
-from .ppo import aggregate_tokens, clipped_surrogate, per_token
+if __package__:
+    from .grpo import like_rewards, split_groups
+    from .ppo import aggregate_tokens, clipped_surrogate, per_token
+else:  # copied beside a script
+    from grpo import like_rewards, split_groups
+    from ppo import aggregate_tokens, clipped_surrogate, per_token
 
 
 def dapo_loss(
@@ -71,6 +75,7 @@ def cispo_loss(
     ratio = (logprobs - old_logprobs).detach().masked_fill(~live, 0.0).exp()
     weight = ratio.clamp(1 - low, 1 + high)
     stats["clip_fraction"] = aggregate_tokens((ratio != weight).to(ratio), live, "token")
+    weight = weight.masked_fill(advantages == 0, 0.0)  # where it may be inf
     objective = weight * advantages * logprobs.masked_fill(~live, 0.0)
     return -aggregate_tokens(objective, live, "token"), stats
 
@@ -86,4 +91,5 @@ def maxrl_advantages(rewards: Tensor, group_size: int) -> Tensor:
         raise ValueError(f"rewards must be at least 0, not {groups.min().item()}")
     mean = groups.mean(1, keepdim=True)
     dead = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
-    return ((groups - mean) / mean.masked_fill(dead, 1.0)).masked_fill(dead, 0.0).flatten()
+    advantages = (groups - mean) / mean.masked_fill(dead, 1.0)
+    return like_rewards(advantages.masked_fill(dead, 0.0), rewards)

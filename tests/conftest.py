@@ -57,7 +57,7 @@ def cosine(a, b):
 
 
 def expected_advantages(value, group_size, advantages):
-    """Mean of `advantages(rewards, group_size)` for a wrong and for a right sample at success value.
+    """Mean of `advantages(rewards, group_size)` of a wrong and a right sample, at success `value`.
 
     Over how many of its group-mates succeed, which is binomial.
     """

@@ -110,8 +110,9 @@ def test_both_loops(env, monkeypatch, elsewhere):
     for case in cases:
         policy = copy.deepcopy(start)
         history = improve(
-            policy, env, steps=1, generator=generator, group_size=2, prompts=env.prompts[3:9], **case
-        )
+            policy, env, steps=1, generator=generator, group_size=2, prompts=env.prompts[3:9],
+            **case,
+        )  # fmt: skip
         assert {"success", "cosine"} <= set(history[1])
     monkeypatch.setattr(env, "corpus", lambda *_: batch)
     pretrain(start, env, 1, generator)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from minicf.grpo import group_advantages, grpo_loss, kl_penalty
-from minicf.ppo import clipped_surrogate, gae
+from minicf.ppo import aggregate_tokens, clipped_surrogate, gae
 from minicf.variants import cispo_loss, dapo_loss, gspo_loss
 
 pytest.importorskip("trl")
@@ -52,15 +52,15 @@ def loss_and_gradient(function, batch):
 
 
 def minicf(batch, loss=None, kl_coef=0.0, **settings):
-    """A relative's loss, or GRPO's; with a KL, the relative's plus that of GRPO."""
+    """GRPO's loss, or a relative's with the KL that GRPO's would add."""
 
     def total(x):
         others = (batch.old, batch.advantages, batch.mask)
         if loss is None:
             return grpo_loss(x, *others, batch.ref, kl_coef, **settings)[0]
-        leash = {"kl_coef": kl_coef, "aggregate": "sequence" if loss is gspo_loss else "token"}
-        both = (grpo_loss(x, *others, batch.ref, **leash)[0], grpo_loss(x, *others, **leash | {"kl_coef": 0})[0])
-        return loss(x, *others, **settings)[0] + both[0] - both[1]
+        kl = kl_penalty(x.masked_fill(~batch.mask, 0.0), batch.ref.masked_fill(~batch.mask, 0.0))
+        kl = aggregate_tokens(kl, batch.mask, "sequence" if loss is gspo_loss else "token")
+        return loss(x, *others, **settings)[0] + kl_coef * kl
 
     return loss_and_gradient(total, batch)
 
@@ -166,7 +166,8 @@ def test_the_comparison_would_see_a_small_difference(batch):
 def test_trl_dr_grpo_divides_by_max_completion_length(batch):
     theirs = trl(batch, "dr_grpo", width=GRPOConfig.max_completion_length)
     ours = minicf(batch, aggregate="constant", length=GRPOConfig.max_completion_length)
-    assert distance(ours, theirs) < 1e-12 < 1 < distance(minicf(batch, aggregate="constant"), theirs)
+    by_width = minicf(batch, aggregate="constant")
+    assert distance(ours, theirs) < 1e-12 < 1 < distance(by_width, theirs)
 
 
 @pytest.mark.parametrize("name", ["GRPO", "DAPO", "BNPO", "Dr. GRPO"])
@@ -279,14 +280,14 @@ def test_verl_advantages_agree_but_for_the_epsilons(verl, batch):
     live, ids, r = batch.mask.double(), [i // G for i in range(11 * G)], batch.rewards
     end = F.one_hot(batch.mask.sum(1) - 1, T) * r[:, None]  # the reward comes with the last token
     grpo, values = verl.compute_grpo_outcome_advantage, batch.logprobs
-    rloo = end - 0.05 * verl.kl_penalty(batch.old, batch.ref, "kl") * live
+    less_kl = end - 0.05 * verl.kl_penalty(batch.old, batch.ref, "kl") * live
     estimates = gae(r, values, batch.mask)[0]
     of_all = estimates[batch.mask]
     critic = (estimates - of_all.mean()) / (of_all.std() + 1e-8)  # as train.improve does it
     for theirs, ours, tolerance in (
         (grpo(end, live, ids, 0.0)[0], group_advantages(r, G)[:, None], 1e-12),
         (grpo(end, live, ids, 1, False)[0], group_advantages(r, G, scale="none")[:, None], 1e-12),
-        (verl.compute_rloo_outcome_advantage(rloo, live, ids)[0],
+        (verl.compute_rloo_outcome_advantage(less_kl, live, ids)[0],
          rloo(batch, 0.05)[:, None], 1e-12),
         (verl.compute_gae_advantage_return(end, values, live, 0.9, 0.8)[1],
          gae(r, values, batch.mask, 0.9, 0.8)[1], 1e-12),

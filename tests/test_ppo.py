@@ -68,6 +68,19 @@ def test_at_ratio_one_the_gradient_is_that_of_the_plain_policy_gradient(aggregat
     assert [stats[name].item() for name in ("ratio", "clip_fraction", "approx_kl")] == [1, 0, 0]
 
 
+@pytest.mark.parametrize("clip", [(0.2, 0.2), (math.inf, 0.2), INF])
+def test_a_ratio_that_overflows_has_no_nan(clip):
+    """e^1000 is inf. Where A is 0, or the clip is reached, it does not count; e^−1000 is 0."""
+    logprobs = torch.tensor([[1000.0, -1000.0, 1000.0, 0.0]], requires_grad=True)
+    advantages = torch.tensor([[0.0, 1.0, 1.0 if clip != INF else 0.0, 1.0]])
+    loss, stats = clipped_surrogate(logprobs, torch.zeros(1, 4), advantages, advantages >= 0, clip)
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    kept = 0.0 if clip == INF else 1.2
+    assert loss.item() == pytest.approx(-(1 + kept) / 4)
+    assert gradient.tolist() == [pytest.approx([0, 0, 0, -1 / 4])]
+    assert stats["ratio"].item() == math.inf
+
+
 @pytest.mark.parametrize(
     "ratio, advantage, cut",
     [
@@ -201,6 +214,23 @@ def test_gae_against_its_definition(discount, lam, each_token):
         assert advantages[b, :n].tolist() == pytest.approx(expected, rel=1e-12)
         assert (advantages[b, n:] == 0).all()
         assert torch.equal(returns[b, :n], advantages[b, :n] + values[b, :n])
+
+
+def test_gae_passes_over_tokens_that_do_not_count_also_in_between():
+    """As if they were not there: the live ones, closed up, give the same."""
+    _, token_rewards, values, _ = random_batch(7)
+    mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]] * 2).bool()
+    whole = torch.tensor([1.0, 0, 1, 1, 0, 0.5]).double()
+    for rewards in (token_rewards, whole):
+        advantages, returns = gae(rewards, values, mask, 0.9, 0.8)
+        for b, live in enumerate(mask):
+            row = token_rewards[b, live].tolist()
+            if rewards is whole:
+                row = [0.0] * (len(row) - 1) + [whole[b].item()]
+            expected = loop_gae(row, values[b, live].tolist(), 0.9, 0.8)
+            assert advantages[b, live].tolist() == pytest.approx(expected, rel=1e-12)
+            assert (advantages[b, ~live] == 0).all()
+            assert torch.equal(returns[b, live], (advantages + values)[b, live])
 
 
 def test_gae_ends():

@@ -85,7 +85,7 @@ def test_corpus_switches_are_passed_on_and_the_seed_decides(env, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_stops_before_it_changes_the_policy(value, env, steps, monkeypatch):
+def test_a_loss_that_is_not_finite_changes_no_weight(value, env, steps, monkeypatch):
     policy, mean = make_policy(env, dtype=torch.float32), module.aggregate_tokens
 
     def breaking(*some):

@@ -1,10 +1,16 @@
+import copy
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import flat_gradient, make_policy
 
 from minicf.env import SumGame
 from minicf.exact import completions
+from minicf.pretrain import pretrain
 from minicf.rollout import completion_logprobs, completion_mask, sample
+from train import improve
 
 
 def loop_logprobs(policy, prompt, completion):
@@ -123,6 +129,71 @@ def test_bad_input_is_refused(policy, env, generator):
         sample(policy, env, env.prompts, 0, generator)
     with pytest.raises(ValueError, match="do not fit a context of 6"):
         sample(policy, SumGame(3), env.prompts, 2, generator)
+
+
+class Forgetful(torch.nn.Module):
+    """A policy that gives its cache away, or not, and has dropout, or not."""
+
+    def __init__(self, policy, dropout=0.0, forgets=False):
+        super().__init__()
+        self.policy, self.blocks, self.head = policy, policy.blocks, policy.head
+        self.dropout, self.forgets = torch.nn.Dropout(dropout), forgets
+
+    def forward(self, tokens, cache=None):
+        logits, cache = self.policy(tokens, None if self.forgets else cache)
+        cache = [(k[:, :, -1:], v[:, :, -1:]) for k, v in cache] if self.forgets else cache
+        return self.dropout(logits), cache
+
+
+def test_a_policy_whose_cache_or_dropout_would_spoil_a_run_is_refused(trained, env, generator):
+    prompts, answers = env.prompts[:2], torch.zeros(4, 4, dtype=torch.long)
+    forgetful, noisy = (Forgetful(copy.deepcopy(trained), *some) for some in ((0, True), (0.9,)))
+    for call in (lambda: sample(forgetful, env, prompts, 2, generator),
+                 lambda: completion_logprobs(forgetful, prompts, answers, 2)):  # fmt: skip
+        with pytest.raises(ValueError, match="after prompts of 3 tokens .* cache holds 1"):
+            call()
+    with pytest.raises(ValueError, match=r"sampling and scoring differ .* policy.eval\(\)"):
+        improve(noisy, env, "grpo", 1, generator, 4)
+    assert len(improve(noisy.eval(), env, "grpo", 1, generator, 4)) == 2
+
+
+def world_with(env, **others):
+    names = ("vocab", "prompts", "prompt_length", "completion_length", "eos", "reward")
+    return SimpleNamespace(**{name: getattr(env, name) for name in names} | others)
+
+
+@pytest.mark.parametrize("reward, says", [
+    (lambda q, y: None, "returned None"),
+    (lambda q, y: torch.ones(len(y), 1), r"must be \(8,\), not \(8, 1\)"),
+    (lambda q, y: torch.full((len(y),), math.nan), "must be finite"),
+])  # fmt: skip
+def test_rewards_that_are_none_are_refused(reward, says, policy, env, generator):
+    with pytest.raises(ValueError, match=says):
+        sample(policy, world_with(env, reward=reward), env.prompts[:4], 2, generator)
+
+
+def test_rewards_may_be_whole_numbers_and_a_list_and_cannot_change_the_answers(
+    policy, env, generator
+):
+    def reward(prompts, completions):
+        completions.zero_()
+        return [index % 2 for index in range(len(prompts))]
+
+    drawn = sample(policy, env, env.prompts, 2, torch.Generator().manual_seed(0))
+    rollout = sample(policy, world_with(env, reward=reward), env.prompts, 2, generator)
+    assert torch.equal(rollout.completions, drawn.completions)
+    assert rollout.rewards.dtype == torch.float32
+    assert torch.equal(rollout.rewards, torch.tensor([0.0, 1.0] * 19))
+
+
+@pytest.mark.parametrize("name", ["prompts", "completion_length", "eos", "reward"])
+def test_what_a_world_lacks_is_named(name, policy, env, generator):
+    world = world_with(env)
+    delattr(world, name)
+    with pytest.raises(ValueError, match=f"the world SimpleNamespace has no {name}"):
+        sample(policy, world, env.prompts, 2, generator)
+    with pytest.raises(ValueError, match="has no corpus"):
+        pretrain(policy, world_with(env), 1, generator)
 
 
 class Biased(torch.nn.Module):

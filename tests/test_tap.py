@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import added
+from torch.utils.checkpoint import checkpoint
 
 from minicf.rollout import completion_logprobs
 from minicf.tap import tap
@@ -290,6 +291,36 @@ def test_what_cannot_be_tapped_is_refused_in_one_sentence(policy, tokens, case):
     assert len(str(error.value).splitlines()) == 1
     for module in policy.modules():
         assert hooks(module) == 0
+
+
+class InPlace(torch.nn.Module):
+    def forward(self, x):
+        return x.mul_(2)
+
+
+def test_an_input_that_is_overwritten_is_refused():
+    x = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="InPlace overwrites its input in place"):
+        with tap(module := InPlace()):
+            module(x.clone())
+    assert hooks(module) == 0
+
+
+def test_under_checkpointing_the_gradient_is_right_and_a_delta_is_refused(policy, tokens):
+    """The second forward pass, in backward, would miss what was added in the first."""
+
+    def forward(tokens):
+        return policy(tokens)[0]
+
+    with tap(policy.blocks[1]) as inputs:
+        loss = loss_of(checkpoint(forward, tokens, use_reentrant=False))
+    loss.backward()
+    expected = by_hand(policy, tokens, 1)
+    torch.testing.assert_close(inputs[0].grad, expected, rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="a delta does not work under activation checkpointing"):
+        with tap(policy.blocks[1], torch.ones(16)):
+            checkpoint(forward, tokens, use_reentrant=False)
+    assert hooks(policy.blocks[1]) == 0
 
 
 @pytest.mark.parametrize("call", [lambda m: m(3.0), lambda m: m(hidden_states=None), lambda m: m()])

@@ -118,8 +118,8 @@ def loss_by_a_loop(case, policy, start, rollout, table, nudge):
 
 
 def values_by_a_loop(critic, rollout):
-    rows = [critic(rollout.prompts[[b]], rollout.completions[[b]]) for b in range(len(rollout.mask))]
-    return torch.cat(rows)
+    pairs = zip(rollout.prompts, rollout.completions)
+    return torch.cat([critic(prompt[None], answer[None]) for prompt, answer in pairs])
 
 
 def adam_by_hand(steps):
@@ -353,7 +353,10 @@ def test_what_is_not_finite_stops_the_run_before_it_changes_the_policy(
     assert all(torch.equal(a, b) for a, b in zip(steps[-1].after, policy.parameters()))
 
 
-def test_a_method_that_is_not_there_is_refused(trained, env, generator):
+def test_what_cannot_learn_is_refused(trained, env, generator):
+    frozen = copy.deepcopy(trained).requires_grad_(False)
+    with pytest.raises(ValueError, match="no weight that requires a gradient"):
+        improve(frozen, env, "grpo", 1, generator)
     with pytest.raises(ValueError, match="method must be one of reinforce, .* not 'GRPO'"):
         improve(trained, env, "GRPO", 1, generator)
     with pytest.raises(ValueError, match="group_size must be at least 2, not 1"):

@@ -1,4 +1,4 @@
-"""Each relative of GRPO beside a loop over tokens, and beside PPO's clip where the two must agree."""
+"""Each relative of GRPO beside a loop over tokens, and beside PPO's clip where they must agree."""
 
 import math
 
@@ -86,7 +86,8 @@ def test_off_policy_each_differs_from_ppos_loss_and_from_each_other():
     """Negative control of the tests around it."""
     batch = random_batch(3)
     losses = [loss(*batch)[0].item() for loss in LOSSES.values()]
-    losses += [clipped_surrogate(*batch, aggregate=each)[0].item() for each in ("token", "sequence")]
+    for aggregate in ("token", "sequence"):
+        losses.append(clipped_surrogate(*batch, aggregate=aggregate)[0].item())
     assert min(abs(a - b) for i, a in enumerate(losses) for b in losses[:i]) > 1e-3
 
 
@@ -160,6 +161,18 @@ def test_nothing_after_the_stop_changes_loss_or_gradient(name, garbage):
 
 
 @each_loss
+def test_a_ratio_that_overflows_has_no_nan(name):
+    """Where the advantage is 0, or the clip is reached, it does not count; e^−1000 is 0."""
+    logprobs = torch.tensor([[1000.0], [1000.0], [-1000.0]], requires_grad=True)
+    loss, _ = LOSSES[name](
+        logprobs, torch.zeros(3, 1), torch.tensor([0.0, 1.0, 1.0]), torch.ones(3, 1).bool()
+    )
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    assert loss.isfinite() and gradient.isfinite().all()
+    assert gradient[1].item() == pytest.approx(-1.2 / 3 if name == "cispo" else 0)
+
+
+@each_loss
 def test_gradient_flows_through_logprobs_alone(name):
     logprobs, old, advantages, mask = random_batch()
     old.requires_grad_(), advantages.requires_grad_()
@@ -190,7 +203,8 @@ def test_maxrl_of_identical_rewards_is_exactly_zero_in_float32(value):
 @pytest.mark.parametrize("V", [0.01, 0.3, 0.9])
 @pytest.mark.parametrize("G", [2, 3, 8])
 def test_maxrl_is_the_gradient_of_log_success_cut_off(V, G):
-    """∇log V = Σ_k (1 − V)^k·∇V: the mean update has the first G − 1 terms; Dr. GRPO has 1 − 1/G."""
+    """∇log V = Σ_k (1 − V)^k·∇V: the mean update has G − 1 terms of it; Dr. GRPO's is 1 − 1/G."""
+
     def mean_slope(advantages):
         wrong, right = expected_advantages(V, G, advantages)
         return right - wrong

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.util
 import io
 import json
 import math
@@ -171,10 +172,15 @@ def test_ctrl_c_ends_with_one_line_and_status_130(tmp_path):
     assert not (tmp_path / "report.json").exists()
 
 
-def test_nothing_happens_on_import(tmp_path):
-    process = command("-c", "import train; print(len(train.METHODS))", cwd=tmp_path)
-    output, errors = process.communicate(timeout=60)
-    assert (output.split(), errors) == ([b"6"], b"") and not list(tmp_path.iterdir())
+def test_nothing_happens_on_import(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    before = torch.random.get_rng_state(), torch.get_num_threads()
+    spec = importlib.util.spec_from_file_location("train_again", ROOT / "train.py")
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert list(again.METHODS) == list(METHODS) and capfd.readouterr() == ("", "")
+    assert torch.equal(before[0], torch.random.get_rng_state()) and not list(tmp_path.iterdir())
+    assert before[1] == torch.get_num_threads()
 
 
 def test_help_names_every_option(capsys):

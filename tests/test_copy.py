@@ -1,6 +1,7 @@
 """What may be copied alone is copied alone and used where there is no minicf."""
 
 import ast
+import itertools
 import json
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ import torch
 """
 
 LOSS = """
+every = globals().get("every", [])
 from PACKAGEgrpo import group_advantages, grpo_loss
 from PACKAGEppo import gae
 from PACKAGEvariants import dapo_loss
@@ -43,7 +45,7 @@ loss.backward()
 targets = gae(torch.ones(4).double(), torch.zeros_like(old_logprobs), mask)[1]
 same = dapo_loss(logprobs, old_logprobs, advantages, mask)[1]["ratio"]
 found = [advantages, loss, logprobs.grad, stats["ratio"] * same, targets]
-print(json.dumps([each.tolist() for each in found]))
+every.append([each.tolist() for each in found])
 """
 
 COSTATES = """
@@ -117,17 +119,17 @@ def test_files_to_copy_import_nothing_else(name):
     assert others == ALONE[name]
 
 
-@pytest.mark.parametrize("package", ["mine.", ""])
-def test_the_losses_alone_in_another_package_or_beside_a_script(package, tmp_path):
+def test_the_losses_alone_in_another_package_and_beside_a_script(tmp_path):
     """Groups (1, 0) and (1, 1): advantages ±½ and nothing; mean over tokens, then completions."""
-    folder = tmp_path / package.strip(".")
-    folder.mkdir(exist_ok=True)
-    if package:
-        (folder / "__init__.py").touch()
-    for name in ("grpo.py", "ppo.py", "variants.py"):
-        shutil.copy(ROOT / "minicf" / name, folder)
-    script = LOSS.replace("PACKAGE", package)
-    advantages, loss, gradient, ratio, targets = run_elsewhere(script, tmp_path)
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for folder, name in itertools.product((package, tmp_path), ("grpo", "ppo", "variants")):
+        shutil.copy(ROOT / "minicf" / f"{name}.py", folder)
+    script = LOSS.replace("PACKAGE", "mine.") + LOSS.replace("PACKAGE", "")
+    found = run_elsewhere(script + "print(json.dumps(every))", tmp_path)
+    assert len(found) == 2 and found[0] == found[1]
+    advantages, loss, gradient, ratio, targets = found[0]
     assert advantages == [0.5, -0.5, 0, 0] and ratio == 1
     assert loss == pytest.approx(-(0.5 - 0.5) / 4, abs=1e-12)
     # −A / (tokens of the completion) / (completions), and nothing after the stop

@@ -170,6 +170,10 @@ def test_a_ratio_that_overflows_has_no_nan(name):
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.isfinite() and gradient.isfinite().all()
     assert gradient[1].item() == pytest.approx(-1.2 / 3 if name == "cispo" else 0)
+    free, _ = LOSSES[name](
+        logprobs[:1], torch.zeros(1, 1), torch.zeros(1), torch.ones(1, 1).bool(), (INF, INF)
+    )
+    assert free == 0
 
 
 @each_loss

@@ -4,8 +4,8 @@
     python train.py --method rloo               one method alone, half a minute
 
 Asked `12=`, the GPT should write `9+3.` or `3+4+5.` There are 28 such prompts and 1,110 right
-answers, few enough to list. So two things are exact here that are guesses elsewhere: how often the
-policy is right, and the value gradient ∇V, the direction in which the prompts' activations would
+answers, few enough to list. So two things are exact here that are guesses elsewhere: V, how often
+the policy is right, and the value gradient ∇V, the direction in which a prompt's activations would
 have to move for it to be right more often. While the policy learns, we print the cosine between ∇V
 and what loss.backward() has just left on those activations.
 
@@ -25,7 +25,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from minicf.costate import alignment
 from minicf.console import (
-    conclusions, fail, parse, print_answers, print_entry, print_method, print_stop, save
+    conclusions, fail, parse, print_answers, print_checkpoint, print_entry, print_method,
+    print_world, save,
 )  # fmt: skip
 from minicf.critic import Critic, value_loss
 from minicf.env import SumGame
@@ -34,14 +35,15 @@ from minicf.gpt import GPT
 from minicf.grpo import group_advantages, grpo_loss
 from minicf.picture import draw
 from minicf.ppo import gae
-from minicf.pretrain import check_finite, pretrain
+from minicf.pretrain import BETAS, check_finite, pretrain
 from minicf.readiness import measure
 from minicf.rollout import check_sampled, completion_logprobs, sample
 from minicf.tap import tap
 
-# A method is three choices. What is an answer's reward compared with? What is the difference
-# divided by? How are the tokens of all answers weighed? All else is equal: two updates a rollout,
-# a ratio clipped at .2, one optimiser, one schedule.
+# A method is three choices: what a reward is compared with (baseline), what the difference is
+# divided by (scale), how all answers' tokens are weighed (ppo.aggregate_tokens). GRPO adds a KL to
+# the start; the last two have a critic, which gives each token an advantage. All else is equal:
+# two updates a rollout, a ratio clipped at .2, one optimiser, one schedule.
 METHODS = {
     "reinforce": dict(baseline="none", scale="none", aggregate="constant"),
     "rloo": dict(baseline="leave-one-out", scale="none", aggregate="constant"),
@@ -59,11 +61,12 @@ def improve(
     """Train the policy in place by reinforcement learning; return a history, a list of dicts.
 
     `method` names a row of METHODS, or is such a row, or "exact": ascent on the enumerated success.
-    loss(logprobs, old_logprobs, advantages, mask) and advantages(rewards, group_size) replace the
-    row's own; variants.py has some. An entry of the history, for step 0 and every `evaluate_every`
-    steps, has the exact `success` and `cosine` (nan at step 0 and in a world without `solutions`),
-    the rollout's mean `reward` and `entropy` (nats an answer), and what the loss reports; at step 0
-    only the first two. `log` is called with each later entry. ∇V is read entering policy.blocks[0].
+    `loss`, a function as those of variants.py, replaces the row's loss with its KL, and
+    advantages(rewards, group_size) -> (B,) its baseline, scale and critic.
+
+    Every `evaluate_every` steps the history has the exact `success` after the step, the `cosine` at
+    the weights before it, its rollout's mean `reward` and `entropy` (nats an answer), and what the
+    loss reports. The first two are nan in a world without `solutions`. log(entry) is called too.
     """
     choices = choices_of(method)
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
@@ -71,17 +74,15 @@ def improve(
         baseline, scale = choices["baseline"], choices["scale"]
         advantages = partial(group_advantages, baseline=baseline, scale=scale)
     else:
-        choices = {**choices, "baseline": "given"}
+        choices = {**choices, "baseline": "given"}  # in place of the row's, or of its critic
     reference = None
     if loss is None:
         loss = partial(grpo_loss, aggregate=choices["aggregate"], length=env.completion_length)
         reference = copy.deepcopy(policy) if "kl_coef" in choices else None
     critic = Critic(policy) if choices["baseline"] == "critic" else None
     networks = [policy] if critic is None else [policy, critic]
-    optimizer = torch.optim.AdamW(
-        trainable(networks), betas=(0.9, 0.95), weight_decay=0.0, fused=True
-    )
-    history = [{"step": 0, "success": exact_success(policy, env, prompts), "cosine": math.nan}]
+    optimizer = torch.optim.AdamW(trainable(networks), betas=BETAS, weight_decay=0.0, fused=True)
+    history = [{"step": 0, "success": exact_success(policy, env, prompts)}]
     for step in range(1, steps + 1):
         schedule = min(1, step / max(warmup, 1)) * (1 - (step - 1) / steps)  # up, then down to 0
         optimizer.param_groups[0]["lr"] = learning_rate * schedule
@@ -89,7 +90,7 @@ def improve(
         if evaluated:
             truth = exact_gradients(policy, env, prompts)  # ∇V: (Q, P, D)
 
-        # 1. Write a group of answers to every prompt. The world rewards each of them.
+        # 1. Write a group of answers to each of Q prompts, B in all. The world rewards each answer.
         batch = sample(policy, env, prompts, group_size, generator)
         answers = (prompts, batch.completions, group_size)
 
@@ -114,7 +115,9 @@ def improve(
 
         # 3. Make the better answers likelier and the worse ones less likely.
         for update in range(updates):
-            with tap(policy.blocks[0]) as inputs:  # what enters the first block; changes nothing
+            with tap(
+                policy.blocks[0]
+            ) as inputs:  # keeps what enters the first block, and its gradient
                 if method == "exact":  # no samples: differentiate the enumerated success
                     objective, stats = -success(policy, env, prompts).mean(), {}
                 else:
@@ -127,15 +130,15 @@ def improve(
                 objective = objective + 0.5 * value_loss(critic, batch, returns)
             optimizer.zero_grad()
             objective.backward()
-            if update == 0:  # nobody asked for it: the backward pass just left −∂loss/∂x there
-                remains = -inputs[0].grad[:, : prompts.size(1)]
+            if update == 0:  # the tap kept what backward left there, ∂objective/∂x; uphill is minus
+                uphill = -inputs[0].grad[:, : prompts.size(1)]  # (Q, P, D), at the prompts' tokens
             for network in networks:
                 check_finite(f"step {step}", objective, clip_grad_norm_(network.parameters(), 1.0))
             optimizer.step()
 
         if evaluated:
             entry = {"step": step, "success": exact_success(policy, env, prompts)}
-            entry["cosine"] = alignment(remains.flatten(), truth.flatten())[0].item()
+            entry["cosine"] = alignment(uphill.flatten(), truth.flatten())[0].item()
             entry["reward"] = batch.rewards.mean().item()
             entry["entropy"] = -batch.logprobs.sum(1).mean().item()
             entry.update({name: value.item() for name, value in stats.items()})
@@ -181,23 +184,22 @@ def exact_gradients(policy, env, prompts):
 def demonstrate(policy, env, args):
     """The story that the terminal tells; returns its numbers."""
     whole_story, first = args.method is None, args.method or "grpo"
-    answers = sum(len(env.solutions(prompt)) for prompt in env.prompts)
-    print(f"The world: {len(env.prompts)} prompts such as 12= and {answers:,} right answers.\n")
-
-    print("1. Pretraining on right sums, with eight stops. When should RL take over? Where success")
-    print("rises steeply (signal: the mean length of ∇V) and where more tries would find more")
-    print("(headroom: success of 16 tries less that of one). Readiness is signal × headroom.")
+    print_world(env)
+    print("\n1. Pretraining on right sums, with eight checkpoints. From which should RL start?\n")
+    print("   signal     how steeply success rises: the length of ∇V at a prompt, on average")
+    print("   headroom   chance that one of 16 answers is right, less that of a single answer")
+    print("   readiness  signal × headroom, a guess at the gain")
     if whole_story:
-        print("The gain is what 20 rollouts of GRPO from there, in small steps, add to success.")
-    checkpoints = pretrain_with_stops(policy, env, args, gains=whole_story)
+        print("   gain       what 20 rollouts of GRPO from there, in small steps, add to success")
+    checkpoints = pretrain_and_measure(policy, env, args, gains=whole_story)
     early = [row for row in checkpoints if row["success"] <= 0.6] or checkpoints[:1]
     start = max(early, key=lambda row: row["readiness"])
     policy.load_state_dict(start["weights"])
     for row in checkpoints:
         del row["weights"]
 
-    print(f"\n2. RL starts from step {start['step']}, the readiest of those with success up to .6.")
-    print("That policy writes, for five prompts (✓: right):\n")
+    print(f"\n2. RL starts from step {start['step']}: the readiest with success up to .6, which")
+    print("leaves the methods room to differ. Two answers to each of five prompts (✓: right):\n")
     print_answers(policy, env)
 
     def run(policy, method, log=None):  # every method starts from the same weights and noise
@@ -205,41 +207,49 @@ def demonstrate(policy, env, args):
         steps, size = args.steps, args.group_size
         return improve(policy, env, method, steps, generator, size, args.learning_rate, log=log)
 
-    print(f"\n3. {first}, {args.steps} rollouts of {args.group_size} answers to every prompt.")
-    print("Cosine: between ∇V and what loss.backward() left on the prompts' activations.\n")
+    print(
+        f"\n3. {first}: {args.steps} rollouts, each of {args.group_size} answers to every prompt."
+    )
+    print("Success is counted after a rollout's updates. Cosine is that between ∇V and what")
+    print("loss.backward() left on the prompts' activations, both before these updates.\n")
     print("rollout  success  cosine")
     beginning = copy.deepcopy(policy)
     histories = {first: run(policy, first, log=print_entry)}
 
     if whole_story:
-        print("\n4. The other methods, and ascent on the exact success, with the same start, rate")
-        print("and number of updates. Means are over the whole run.\n")
+        print("\n4. The other methods from the same start, with as many updates. ppo has a learned")
+        print(
+            "critic, perfect one that knows every value; exact is ascent on the success itself.\n"
+        )
         print("method     success: mean  at the end    cosine: mean")
         for method in [*METHODS, "exact"]:
             if method not in histories:
                 histories[method] = run(copy.deepcopy(beginning), method)
             print_method(method, histories[method])
 
-    print(f"\n5. After {first}, the same five prompts and the same noise:\n")
+    print(f"\n5. After {first}, the same five prompts and the same noise in sampling:\n")
     print_answers(policy, env)
     return {"checkpoints": checkpoints, "start": start["step"], "histories": histories}
 
 
-def pretrain_with_stops(policy, env, args, gains):
-    """Pretrain in place; at each of eight stops print a row, and keep it with the weights."""
-    print("\n step   loss  success  signal  headroom  readiness" + "    gain" * gains)
+def pretrain_and_measure(policy, env, args, gains):
+    """Pretrain in place; at each of eight checkpoints print a row, and keep it with the weights."""
+    print("\n step   loss  success  signal  headroom  readiness" + ("    gain" if gains else ""))
     checkpoints = []
 
-    def stop(step, loss):
+    def measure_and_keep(step, loss):
         row = {"step": step, "loss": loss, **measure(policy, env)}
         if gains:
             row["gain"] = gain_of_short_run(policy, env, args.group_size)
-        print_stop(row)
+        print_checkpoint(row)
         checkpoints.append({**row, "weights": copy.deepcopy(policy.state_dict())})
 
-    stops = [args.pretrain_steps * i // 8 for i in range(1, 9)]
+    steps = [args.pretrain_steps * i // 8 for i in range(1, 9)]
     generator = torch.Generator().manual_seed(args.seed)
-    pretrain(policy, env, args.pretrain_steps, generator, checkpoints=stops, at_checkpoint=stop)
+    pretrain(
+        policy, env, args.pretrain_steps, generator, checkpoints=steps,
+        at_checkpoint=measure_and_keep,
+    )  # fmt: skip
     return checkpoints
 
 
@@ -275,10 +285,10 @@ def main(arguments=None):
         report = demonstrate(policy, env, args)
     except FloatingPointError as error:
         save(args.out / "policy.pt", lambda path: torch.save(policy.state_dict(), path))
-        return fail(1, f"{error}; the weights before it are in {args.out / 'policy.pt'}")
+        return fail(1, f"{error}; the weights so far are in {args.out / 'policy.pt'}")
     if args.method is None:
         report["conclusions"] = conclusions(report)
-        print("\n6. What this run shows. Another seed may say otherwise: try --seed 1.\n")
+        print(f"\n6. What this run shows, of seed {args.seed}. Another may say otherwise.\n")
         print("\n".join(report["conclusions"]))
     report["seconds"] = time.perf_counter() - started
     report["options"] = {name: str(value) for name, value in vars(args).items()}

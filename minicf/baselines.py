@@ -18,7 +18,6 @@ The second term is the price of having no critic, against one that knows the pro
 Left out on purpose: baselines that differ from token to token; see lessons/counting.py.
 """
 
-import torch
 from torch import Tensor
 
 

@@ -64,7 +64,15 @@ def fail(status: int, message: object) -> int:
     return status
 
 
-def print_stop(row: dict) -> None:
+def print_world(env) -> None:
+    """How large the world is."""
+    answers = sum(len(env.solutions(prompt)) for prompt in env.prompts)
+    print(
+        f"The world: {len(env.prompts)} prompts such as 12=, which {answers:,} right answers share."
+    )
+
+
+def print_checkpoint(row: dict) -> None:
     """A line of the table of pretraining."""
     line = f"{row['step']:5}  {row['loss']:5.3f}  {row['success']:7.3f}  {row['signal']:6.2f}"
     line += f"  {row['headroom']:8.2f}  {row['readiness']:9.2f}"
@@ -84,50 +92,45 @@ def print_method(method: str, history: list[dict]) -> None:
 
 
 def print_answers(policy, env) -> None:
-    """One answer to each of five prompts, always from the same noise; ✓ where it is right."""
+    """Two answers to each of five prompts, always from the same noise; ✓ where it is right."""
     prompts = env.prompts[torch.linspace(1, len(env.prompts) - 2, 5).long()]
-    batch = sample(policy, env, prompts, 1, torch.Generator().manual_seed(0))
-    line = "   "
-    for prompt, tokens, live, reward in zip(prompts, batch.completions, batch.mask, batch.rewards):
-        text = env.decode(prompt) + env.decode(tokens[live]) + " ✓" * (reward == 1)
-        line += text.ljust(14)
-    print(line.rstrip())
+    batch = sample(policy, env, prompts, 2, torch.Generator().manual_seed(0))
+    lines = ["   ", "   "]
+    for row, (tokens, live) in enumerate(zip(batch.completions, batch.mask)):
+        text = env.decode(batch.prompts[row]) + env.decode(tokens[live])
+        lines[row % 2] += (text + (" ✓" if batch.rewards[row] == 1 else "")).ljust(14)
+    print("\n".join(line.rstrip() for line in lines))
 
 
 def conclusions(report: dict) -> list[str]:
     """Six sentences about one run, its disagreements included, wrapped for a terminal."""
     rows, histories = report["checkpoints"], report["histories"]
     gains = [row["gain"] for row in rows]
+    ours = rank_correlation([row["readiness"] for row in rows], gains)
+    rival = rank_correlation([row["success"] * row["headroom"] for row in rows], gains)
     picked = max(rows, key=lambda row: row["readiness"])
     best = max(rows, key=lambda row: row["gain"])
-    ranks = {
-        "readiness": rank_correlation([row["readiness"] for row in rows], gains),
-        "rival": rank_correlation([row["success"] * row["headroom"] for row in rows], gains),
-    }
+    largest = f"the largest, {best['gain']:.2f}, was at step {best['step']}"
     grpo = histories["grpo"]
-    cosines, cosine = [entry["cosine"] for entry in grpo[1:]], mean_along(grpo[1:], "cosine")
+    cosines = [entry["cosine"] for entry in grpo[1:]]
     means = {method: mean_along(history, "success") for method, history in histories.items()}
     exact = means.pop("exact")
-    ahead = sum(mean > exact for mean in means.values())
-    leader = max(("reinforce", "rloo", "drgrpo", "grpo"), key=means.get)
-    critics = f"{means['ppo']:.3f} with a learned critic, {means['perfect']:.3f} with a perfect one"
+    below = sum(mean < exact for mean in means.values())
     sentences = [
         f"GRPO took the exact success from {grpo[0]['success']:.2f} to {grpo[-1]['success']:.2f}.",
-        f"What its backward pass left on the prompts had a cosine to ∇V of {cosine:.2f} on average "
-        f"(from {min(cosines):.2f} to {max(cosines):.2f}): one rollout shows ∇V through the noise "
-        "of its samples, and GRPO bends it a little.",
-        f"Readiness ranked the gains at the eight stops {compared(*ranks.values())} success × "
-        f"headroom, which needs no gradient: rank correlation {ranks['readiness']:.2f} against "
-        f"{ranks['rival']:.2f}.",
-        f"The readiest stop, step {picked['step']}, gained {picked['gain']:.2f}; the largest gain "
-        f"was {best['gain']:.2f}, at step {best['step']}.",
-        f"Mean success along the run was {critics}, and {means[leader]:.3f} for the best method "
-        f"without a critic, {leader}.",
-        f"Ascent on the exact success had a mean of {exact:.3f} and ended at "
-        f"{histories['exact'][-1]['success']:.3f}; {ahead or 'none'} of the {len(means)} sampled "
-        "methods had a higher mean. " + ("A better direction is not always a better step." if ahead else
-                             "The difference is the price of sampling."),
-    ]  # fmt: skip
+        f"Its cosine to ∇V was {mean_along(grpo[1:], 'cosine'):.2f} on average over {len(cosines)} "
+        f"single rollouts, from {min(cosines):.2f} to {max(cosines):.2f}. Most of the rest is "
+        "noise of the samples; GRPO also bends its mean a little, which one run cannot show.",
+        f"Rank correlation with the gains at the eight checkpoints: readiness {ours:.2f}, "
+        f"success × headroom, which needs no gradient, {rival:.2f}.",
+        f"The gain at the readiest checkpoint, step {picked['step']}, was {picked['gain']:.2f}; "
+        + ("no other was larger." if picked is best else largest + "."),
+        f"The six methods' mean success along the run was {min(means.values()):.3f} to "
+        f"{max(means.values()):.3f}; with a learned critic {means['ppo']:.3f}, with a perfect one "
+        f"{means['perfect']:.3f}. One seed cannot rank them.",
+        f"Ascent on the exact success had a mean of {exact:.3f}, above {below} of the six, and "
+        f"ended at {histories['exact'][-1]['success']:.3f}. It has no sampling noise and no clip.",
+    ]
     return [textwrap.fill("* " + text, 88, subsequent_indent="  ") for text in sentences]
 
 
@@ -135,10 +138,3 @@ def mean_along(history: list[dict], key: str) -> float:
     """The mean of an entry's number along a run; for success, the area under its curve."""
     values = [entry[key] for entry in history]
     return sum(values) / len(values)
-
-
-def compared(ours: float, rival: float) -> str:
-    """How one rank correlation stands to another."""
-    if abs(ours - rival) < 0.005:
-        return "as well as"
-    return "better than" if ours > rival else "worse than"

@@ -20,59 +20,63 @@ def draw(report: dict) -> Figure:
     first, rows = next(iter(histories)), 1 if len(histories) == 1 else 2
     figure = Figure(figsize=(10.4, 3.8 * rows), layout="constrained", dpi=120)
     axes = figure.subplots(rows, 2).flatten()
-    draw_pretraining(axes[0], report)
+    draw_pretraining(axes[0], report["checkpoints"], report["start"])
     draw_run(axes[1], first, histories[first])
     if rows == 2:
-        draw_gains(axes[2], report["checkpoints"])
+        draw_gains(axes[2], report["checkpoints"], report["start"])
         draw_methods(axes[3], histories)
     return figure
 
 
-def draw_pretraining(axis: Axes, report: dict) -> None:
+def draw_pretraining(axis: Axes, rows: list[dict], start: int) -> None:
     """Success and headroom at the checkpoints, and where RL started."""
-    rows = report["checkpoints"]
     steps = [row["step"] for row in rows]
-    axis.plot(steps, [row["success"] for row in rows], "o-", color="#0072B2", label="success")
+    axis.plot(steps, [row["success"] for row in rows], "o-", color="black", label="success")
     headroom = [row["headroom"] for row in rows]
-    axis.plot(steps, headroom, "s-", color="#E69F00", label="headroom: pass@16 − success")
-    axis.axvline(report["start"], color="black", linestyle=":", label="RL starts here")
-    caption(axis, "pretraining step", "Pretraining makes right answers likelier, and leaves less "
-            "for more samples to find.")  # fmt: skip
+    axis.plot(
+        steps, headroom, "s--", color="#666666", label="headroom: success of 16 tries − success"
+    )
+    axis.axvline(start, color="black", linestyle=":", label=f"RL starts, at step {start}")
+    axis.set_ylabel("probability")
+    caption(axis, "pretraining step", "Pretraining makes right answers likelier; more tries then have "
+            "less to add.")  # fmt: skip
 
 
 def draw_run(axis: Axes, method: str, history: list[dict]) -> None:
     """Success and cosine along one method's run."""
     steps = [entry["step"] for entry in history]
-    axis.plot(steps, [entry["success"] for entry in history], color="#009E73", label="success")
+    color = COLORS[method]
+    axis.plot(steps, [entry["success"] for entry in history], color=color, label="success")
     cosines = [entry["cosine"] for entry in history[1:]]
-    axis.plot(steps[1:], cosines, "o-", color="#D55E00", label="cosine to ∇V", markersize=4)
+    axis.plot(steps[1:], cosines, "o", color=color, label="cosine to ∇V of one rollout")
+    axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axis.set_ylim(top=1.03)
-    caption(axis, "rollout", f"Along {method}: success, and how nearly what backward left on the "
-            "prompts points along ∇V.")  # fmt: skip
+    caption(axis, "rollout", f"Along {method}: what one backward pass left on the prompts points "
+            "more or less along ∇V.")  # fmt: skip
 
 
-def draw_gains(axis: Axes, rows: list[dict]) -> None:
+def draw_gains(axis: Axes, rows: list[dict], start: int) -> None:
     """The real gain of a short RL run against readiness, a dot for each checkpoint."""
-    axis.plot([row["readiness"] for row in rows], [row["gain"] for row in rows], "o", color="black")
     for row in rows:
         place = (row["readiness"], row["gain"])
+        axis.plot(*place, "o", color="black", fillstyle="full" if row["step"] == start else "none")
         axis.annotate(f"   step {row['step']}", place, fontsize=8, va="center")
     axis.margins(x=0.18)
     axis.set_ylabel("gain in success of a short GRPO run")
     caption(axis, "readiness: signal × headroom", "Does RL gain more where readiness is higher? "
-            "One dot for each stop of pretraining.")  # fmt: skip
+            "A dot for each checkpoint; full: RL starts.")  # fmt: skip
 
 
 def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:
     """Success along the run of every method."""
-    for method, history in histories.items():
-        style = ":" if method == "exact" else "-"
+    for method in COLORS:
+        history, style = histories[method], {"ppo": "--", "perfect": "--", "exact": ":"}
         steps = [entry["step"] for entry in history]
         values = [entry["success"] for entry in history]
-        axis.plot(steps, values, style, color=COLORS[method], label=method)
+        axis.plot(steps, values, style.get(method, "-"), color=COLORS[method], label=method)
     axis.set_ylabel("success")
-    caption(axis, "rollout", "Every method from the same start with as many updates. Exact is "
-            "ascent on the success itself.")  # fmt: skip
+    caption(axis, "rollout", "The same start and number of updates. Dashed: with a critic. Dotted: "
+            "ascent on success itself.")  # fmt: skip
 
 
 def caption(axis: Axes, below: str, text: str) -> None:

@@ -68,7 +68,7 @@ def print_world(env) -> None:
     """How large the world is."""
     answers = sum(len(env.solutions(prompt)) for prompt in env.prompts)
     print(
-        f"The world: {len(env.prompts)} prompts such as 12=, which {answers:,} right answers share."
+        f"The world: {len(env.prompts)} prompts such as 12= and {answers:,} right answers in all."
     )
 
 

@@ -38,8 +38,9 @@ def draw_pretraining(axis: Axes, rows: list[dict], start: int) -> None:
     )
     axis.axvline(start, color="black", linestyle=":", label=f"RL starts, at step {start}")
     axis.set_ylabel("probability")
-    caption(axis, "pretraining step", "Pretraining makes right answers likelier; more tries then have "
-            "less to add.")  # fmt: skip
+    axis.set_ylim(0, 1)
+    caption(axis, "pretraining step", "Pretraining makes right answers likelier, and leaves more "
+            "tries less to add.")  # fmt: skip
 
 
 def draw_run(axis: Axes, method: str, history: list[dict]) -> None:

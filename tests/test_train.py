@@ -92,17 +92,19 @@ def loss_by_a_loop(case, policy, start, rollout, table, nudge):
     """
     (B, T), P = rollout.mask.shape, rollout.prompts.size(1)
     tokens, total = int(rollout.mask.sum()), 0.0
+    leash = {"grpo": 0.001, "a row of one's own": 0.3}.get(case, 0)
     for b, n in enumerate(rollout.mask.sum(1).tolist()):
         text = torch.cat([rollout.prompts[b], rollout.completions[b, :-1]])[None]
         with added(policy.blocks[0], F.pad(nudge[b // G], (0, 0, 0, T - 1))):
             now = policy(text)[0][0, P - 1 :].log_softmax(-1)
-        first = start(text)[0][0, P - 1 :].log_softmax(-1).detach()
+        with torch.no_grad():
+            first = start(text)[0][0, P - 1 :].log_softmax(-1) if leash else None
         answer = rollout.completions[b, :n].tolist()
         logratios = [now[t, y] - rollout.logprobs[b, t] for t, y in enumerate(answer)]
         whole = (sum(logratios) / n).exp()
         for t, y in enumerate(answer):
             A = table[b][t] if isinstance(table[b], list) else table[b]
-            ratio, d = logratios[t].exp(), first[t, y] - now[t, y]
+            ratio = logratios[t].exp()
             if case == "gspo":
                 ratio = whole
             clipped = ratio.clamp(0.8, 1.28 if case == "dapo" else 1.2)
@@ -112,8 +114,10 @@ def loss_by_a_loop(case, policy, start, rollout, table, nudge):
             share = {"grpo": 1 / (n * B), "gspo": 1 / (n * B)}.get(case, 1 / tokens)
             if case in ("reinforce", "rloo", "drgrpo", "maxrl"):
                 share = 1 / (B * T)
-            leash = {"grpo": 0.001, "a row of one's own": 0.3}.get(case, 0)
-            total = total - share * (objective - leash * (d.exp() - d - 1))
+            if leash:
+                d = first[t, y] - now[t, y]
+                objective = objective - leash * (d.exp() - d - 1)
+            total = total - share * objective
     return total
 
 

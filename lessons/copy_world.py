@@ -27,7 +27,7 @@ class CopyWorld:
     eos = 4  # the full stop
 
     def reward(self, prompts, completions):
-        """(B,) between 0 and 1; a letter behind a stop does not count, since no letter is a stop."""
+        """(B,) of 0, ½ or 1; what stands behind a stop is not read, since no letter is a stop."""
         first = completions[:, 0] == prompts[:, 0]
         second = completions[:, 1] == prompts[:, 0]
         return (first.float() + (first & second).float()) / 2

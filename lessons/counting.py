@@ -14,10 +14,12 @@ DAPO's paper draws anew.
 
 import copy
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from minicf.bounds import next_token_jacobians, text_states
 from minicf.costate import alignment
@@ -26,7 +28,7 @@ from minicf.exact import completions, prefix_values, success
 from minicf.gpt import GPT
 from minicf.grpo import group_advantages, kl_penalty
 from minicf.ppo import clipped_surrogate, gae
-from minicf.rollout import completion_logits, completion_mask
+from minicf.rollout import completion_logits, completion_mask, token_logprobs
 from minicf.tap import tap
 from minicf.variants import cispo_loss, gspo_loss, maxrl_advantages
 
@@ -201,6 +203,14 @@ class Prompt:
         weights = weights.masked_fill(~self.texts.mask[rows], 0.0)
         columns = zip(self.texts.edges[rows].unbind(1), weights.unbind(1))
         return sum(weight[:, None] * self.scores[edge] for edge, weight in columns)
+
+    def scores_of_texts(self) -> Tensor:
+        """The score of each text: (M, P·D)."""
+        return self.weighted_scores(torch.ones_like(self.logprobs))
+
+    def blocks(self, weights: Tensor) -> Iterator[Tensor]:
+        """`weighted_scores` of all texts, as one block for `noise_of_baselines`."""
+        yield self.weighted_scores(weights)
 
 
 def enumerate_prompt(policy: GPT, env: SumGame, prompt: Tensor, texts: Texts) -> Prompt:
@@ -420,10 +430,10 @@ def leash_gradients(now: Graph, old: Tensor) -> dict[str, Tensor]:
     return gradients
 
 
-def climb(policy: GPT, env: SumGame, steps: int) -> GPT:
+def climb(policy: GPT, env: SumGame, steps: int, learning_rate: float = LEARNING_RATE) -> GPT:
     """A copy of the policy after steps of ascent on its exact success."""
     policy = copy.deepcopy(policy)
-    optimizer = optimizer_for(policy, LEARNING_RATE)
+    optimizer = optimizer_for(policy, learning_rate)
     for _ in range(steps):
         optimizer.zero_grad()
         loss = -success(policy, env).mean()
@@ -457,3 +467,171 @@ def leash_rows(gradients: dict[str, Tensor]) -> list[dict]:
         cosine = cosine if length > 1e-9 else math.nan
         rows.append({"kl": name, "kl_cosine": cosine, "kl_length": length})
     return rows
+
+
+# The noise of each baseline, and of a critic that knows the value of every state.
+
+
+def noise_of_baselines(prompt: Prompt, blocks_of: Callable[[Tensor], Iterator[Tensor]]) -> dict:
+    """Exact noise over ‖∇V‖² of one sample's gradient at a prompt, for rewards of 0 and 1.
+
+    blocks_of(weights (M, T)) gives, in blocks (m, D) of the texts' order, the sums over tokens of
+    weight × score: `prompt.blocks` at the activations, `weight_blocks` over all weights. By
+    baseline: "none", "V" (the prompt's success), "best" (the constant of least noise), "token
+    critic" (advantages Q − V at every state), "leave-one-out of 8". Besides: `value`, and that
+    `best_baseline`. The formulas are those of minicf/baselines.py, from ‖s‖² and ∇V alone.
+    """
+    p, r, mask = prompt.chances, prompt.rewards, prompt.texts.mask
+    squares, gradient = squares_and_mean(blocks_of(mask.double()), p * r)
+    advantages, _ = gae(r, prompt.values, mask, gae_lambda=0.0)  # with exact values: Q − V
+    critic_squares, _ = squares_and_mean(blocks_of(advantages), p)
+    signal = gradient.square().sum()
+    total, right = p @ squares, (p * r) @ squares  # E‖s‖² and E[r‖s‖²]
+    value, best = p @ r, right / total
+
+    def noise(b: Tensor | float) -> float:  # E[(r − b)²‖s‖²] − ‖g‖², where r² = r
+        return ((right - 2 * b * right + b * b * total) / signal - 1).item()
+
+    price = ((value * (1 - value) * total / signal + 1) / (8 - 1)).item()
+    return {
+        "value": value.item(),
+        "best_baseline": best.item(),
+        "none": noise(0.0),
+        "V": noise(value),
+        "best": noise(best),
+        "token critic": (p @ critic_squares / signal - 1).item(),
+        "leave-one-out of 8": noise(value) + price,
+    }
+
+
+def squares_and_mean(blocks: Iterator[Tensor], chances: Tensor) -> tuple[Tensor, Tensor]:
+    """‖row‖² of the rows of all blocks (M,), and Σ chance × row (D,)."""
+    squares, mean, start = [], 0.0, 0
+    for block in blocks:
+        squares.append(block.square().sum(1))
+        mean = mean + chances[start : start + len(block)] @ block
+        start += len(block)
+    return torch.cat(squares), mean
+
+
+def weight_blocks(
+    policy: GPT, prompt: Tensor, texts: Texts, weights: Tensor, size: int = 125
+) -> Iterator[Tensor]:
+    """∂/∂θ of Σ_t weight·log π(y_t) for each text, θ all of the policy's weights: (size, D)."""
+    parameters = {name: weight.detach() for name, weight in policy.named_parameters()}
+    sequences = torch.cat([prompt.expand(len(texts.tokens), -1), texts.tokens], 1)
+    P = len(prompt)
+
+    def objective(parameters: dict, sequence: Tensor, weight: Tensor) -> Tensor:
+        logits, _ = functional_call(policy, parameters, (sequence[None, :-1],))
+        return weight @ token_logprobs(logits[0, P - 1 :], sequence[P:])
+
+    gradients_of = vmap(grad(objective), in_dims=(None, 0, 0))
+    for sequence, weight in zip(sequences.split(size), weights.split(size)):
+        gradients = gradients_of(parameters, sequence, weight)
+        yield torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1)
+
+
+# Data from another policy: what each correction does to the gradient's bias and variance.
+
+CAPS = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, math.inf)  # of a ratio
+
+
+def correction_weights(
+    logratio: Tensor, advantages: Tensor, mask: Tensor, length: float
+) -> dict[str, Tensor]:
+    """The weight of each token's A·∇log π under each correction: tensors (M, T).
+
+    logratio (M, T) is log π/μ of trainer π and sampler μ, 0 after the stop; advantages (M, T). TIS
+    caps a ratio, IcePop and MIS drop what is outside their range, PPO's clip and GSPO drop what
+    the clip cuts off. GSPO's division by the length is undone on average, by the mean `length`.
+    """
+    token = logratio.exp()
+    prefix = logratio.cumsum(1).exp()
+    sequence = prefix[:, -1:].expand_as(token)
+    lengths = mask.sum(1, keepdim=True)
+    geometric = (logratio.sum(1, keepdim=True) / lengths).exp().expand_as(token)
+    return {
+        "none": torch.ones_like(token),
+        "token": token,
+        "TIS": token.clamp(max=2),
+        "IcePop": token.where((token >= 0.5) & (token <= 5), 0.0),
+        "prefix": prefix,
+        "sequence": sequence,
+        "sequence TIS": sequence.clamp(max=2),
+        "MIS": sequence.where(sequence <= 2, 0.0),
+        "PPO clip": unclipped(token, advantages),
+        "GSPO": unclipped(geometric, advantages) * length / lengths,
+    }
+
+
+def unclipped(ratio: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
+    """The ratios, 0 where PPO's clip cuts the gradient off."""
+    too_high = (ratio > 1 + clip) & (advantages > 0)
+    too_low = (ratio < 1 - clip) & (advantages < 0)
+    return ratio.masked_fill(too_high | too_low, 0.0)
+
+
+def bias_and_variance(pairs: list[tuple[Prompt, Tensor]]) -> dict:
+    """Exact bias over ‖∇J‖ and variance over ‖∇J‖² of one sample, by advantages and correction.
+
+    A pair is a prompt under the trainer and the sampler's log-probabilities (M, T); prompts are
+    taken together. Advantages are "V", r − V of the trainer's prompt, or "exact", Q − V at every
+    state. Besides: `kl`, KL(sampler‖trainer) in nats; `caps`, the mean squared error of a mean of
+    64 samples with baseline V by each of CAPS, for the token's and the sequence's ratio.
+    """
+    signal = sum((prompt.chances * prompt.rewards @ prompt.scores_of_texts()).square().sum()
+                 for prompt, _ in pairs)  # fmt: skip
+    result = {"kl": 0.0, "V": {}, "exact": {}, "caps": {"token": {}, "sequence": {}}}
+    moments = {}
+    for prompt, old in pairs:
+        p, mask = old.sum(1).exp(), prompt.texts.mask
+        logratio = prompt.logprobs - old
+        result["kl"] += -(p @ logratio.sum(1)).item() / len(pairs)
+        length = (p @ mask.sum(1).double()).item()
+        constant = (prompt.rewards - prompt.value)[:, None].expand_as(old)
+        exact, _ = gae(prompt.rewards, prompt.values, mask, gae_lambda=0.0)
+        for kind, advantages in (("V", constant), ("exact", exact)):
+            weights = correction_weights(logratio, advantages, mask, length)
+            for name, weight in weights.items():
+                add_moments(moments, (kind, name), prompt, p, weight * advantages)
+        for cap in CAPS:
+            for name, ratio in (("token", weights["token"]), ("sequence", weights["sequence"])):
+                capped = ratio.clamp(max=cap) * constant
+                add_moments(moments, ("caps", name, cap), prompt, p, capped)
+    for key, (bias, variance) in moments.items():
+        if key[0] == "caps":
+            result["caps"][key[1]][str(key[2])] = ((bias + variance / 64) / signal).item()
+        else:
+            result[key[0]][key[1]] = [(bias / signal).sqrt().item(), (variance / signal).item()]
+    return result
+
+
+def add_moments(moments: dict, key: tuple, prompt: Prompt, p: Tensor, weights: Tensor) -> None:
+    """Add a prompt's ‖bias‖² and variance of one sample to those under `key`."""
+    rows = prompt.weighted_scores(weights)
+    mean = p @ rows
+    truth = prompt.chances * prompt.rewards @ prompt.scores_of_texts()
+    bias = (mean - truth).square().sum()
+    variance = p @ rows.square().sum(1) - mean.square().sum()
+    before = moments.get(key, (0.0, 0.0))
+    moments[key] = (before[0] + bias, before[1] + variance)
+
+
+@torch.no_grad()
+def noisy_logprobs(
+    policy: GPT, prompt: Tensor, texts: Texts, sigma: float | None, seed: int
+) -> Tensor:
+    """Log-probabilities (M, T) of a sampler with other logits: another engine's rounding.
+
+    Normal noise of standard deviation `sigma` on the logits of every state; None: bfloat16.
+    """
+    if sigma is None:
+        policy = copy.deepcopy(policy).bfloat16()
+    all_logits = completion_logits(policy, prompt.expand(len(texts.states), -1), texts.states)
+    logits = all_logits[torch.arange(len(texts.states)), texts.depth].double()
+    if sigma is not None:
+        generator = torch.Generator().manual_seed(seed)
+        logits = logits + sigma * torch.randn(logits.shape, generator=generator)
+    edges = logits.log_softmax(1).flatten()
+    return edges[texts.edges].masked_fill(~texts.mask, 0.0)

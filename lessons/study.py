@@ -1,0 +1,486 @@
+"""The study behind the lessons: what one run leaves open, over seeds, with intervals.
+
+    python lessons/study.py                  an hour on two cores; again: goes on where it stopped
+    python lessons/study.py --seeds 2        fewer seeds of each part
+    python lessons/study.py --sum            only sum up what is there
+
+Four parts, each from seed FIRST_SEED on, one file a part and seed in --out:
+
+checkpoints  16 seeds: what predicts the gain of a short RL run along pretraining? Corpora of right
+             sums (clean), with a third of wrong targets (wrong), of small targets only (narrow).
+baselines     8 seeds: what does a critic add, at the same number of updates and of samples?
+noise         5 seeds: the exact noise of each baseline, at activations and over all weights.
+corrections   5 seeds: bias and variance when the data come from another policy.
+
+The result is lessons/study.json: all rows, and `summary`, means with 95 % intervals over seeds.
+"""
+
+import argparse
+import copy
+import json
+import math
+import platform
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from counting import (  # noqa: E402
+    bias_and_variance, climb, enumerate_prompt, every_text, noise_of_baselines, noisy_logprobs,
+    weight_blocks,
+)  # fmt: skip
+from minicf.env import SumGame  # noqa: E402
+from minicf.exact import solution_logprobs  # noqa: E402
+from minicf.gpt import GPT  # noqa: E402
+from minicf.pretrain import pretrain  # noqa: E402
+from minicf.readiness import measure, rank_correlation, sampled_readiness  # noqa: E402
+from minicf.rollout import completion_mask, sample  # noqa: E402
+from minicf.tap import tap  # noqa: E402
+from train import gain_of_short_run, improve  # noqa: E402
+
+FIRST_SEED = 300
+SEEDS = {"checkpoints": 16, "baselines": 8, "noise": 5, "corrections": 5}
+CORPORA = {"clean": {}, "wrong": {"wrong": 1 / 3}, "narrow": {"max_target": 9}}
+PRETRAIN_STEPS = 800
+STOPS = range(100, PRETRAIN_STEPS + 1, 100)
+
+
+# What predicts the gain?
+
+
+def checkpoints(seed: int) -> list[dict]:
+    """Rows of one seed: corpus, step, every predictor, and the gain of a short RL run."""
+    rows = []
+    for corpus in CORPORA:
+        rows += checkpoints_of(seed, corpus, STOPS)
+    return rows
+
+
+def checkpoints_of(seed: int, corpus: str, stops) -> list[dict]:
+    """The rows of one pretraining, at some of its stops."""
+    env, rows = SumGame(3), []
+    policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
+    draws = torch.Generator().manual_seed(seed)
+
+    def stop(step: int, loss: float) -> None:
+        row = {"seed": seed, "corpus": corpus, "step": step, "loss": loss}
+        row.update(predictors(policy, env))
+        row["sampled"] = {str(G): sampled_predictors(policy, env, G, draws) for G in (8, 16, 64)}
+        row["gain"] = gain_of_short_run(policy, env, group_size=8)
+        rows.append(row)
+        if step == max(stops):
+            raise StopIteration  # the rest of the pretraining has no stops
+
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        pretrain(
+            policy, env, PRETRAIN_STEPS, generator, checkpoints=tuple(stops), at_checkpoint=stop,
+            **CORPORA[corpus],
+        )  # fmt: skip
+    except StopIteration:
+        pass
+    return rows
+
+
+def predictors(policy: GPT, env: SumGame) -> dict[str, float]:
+    """What a checkpoint is asked, exactly. S: signal, H: headroom, p: success of a prompt."""
+    asked = measure(policy, env)
+    S, H, J = asked["signal"], asked["headroom"], asked["success"]
+    path, held_out_loss, variance = path_signal(policy, env)
+    return {
+        "success": J,
+        "signal": S,
+        "headroom": H,
+        "readiness": S * H,
+        "path_readiness": path * H,
+        "success_headroom": J * H,
+        "root_readiness": math.sqrt(S * J) * H,
+        "variance": variance,
+        "reward_std": asked["reward_std"],
+        "parabola": J * (1 - J),
+        "held_out_loss": held_out_loss,
+    }
+
+
+def path_signal(policy: GPT, env: SumGame) -> tuple[float, float, float]:
+    """The signal along the whole path of an answer, the loss on the clean corpus, mean p(1 − p).
+
+    The first is the mean over prompts of Σ over beginnings of right answers of ‖∇V(beginning)‖ ×
+    its probability, the prompt itself included: one backward pass through all right answers.
+    """
+    with tap(policy.blocks[0], calls=2) as inputs:  # the prompts, then the answers' beginnings
+        answers, logprobs, rows = solution_logprobs(policy, env)
+        chances = logprobs.sum(1).exp()
+    at_prompts, at_answers = torch.autograd.grad(chances.sum(), inputs)
+    total = at_prompts.flatten(1).norm(dim=1).sum()
+    texts = torch.cat([rows[:, None], answers[:, :-1]], 1).unique(dim=0)  # as scoring has them
+    for t in range(1, texts.size(1)):  # gradients of answers that begin alike add up
+        _, place = texts[:, : t + 1].unique(dim=0, return_inverse=True)
+        sums = torch.zeros(int(place.max()) + 1, at_answers.size(2))
+        total = total + sums.index_add(0, place, at_answers[:, t - 1]).norm(dim=1).sum()
+    p = torch.zeros(len(env.prompts)).index_add(0, rows, chances.detach())
+    lengths = completion_mask(answers, env.eos).sum(1)
+    shares = 10.0 ** -(lengths / 2) / env.max_terms  # how often the clean corpus has each answer
+    loss = -(shares @ logprobs.detach().sum(1)) / (shares @ lengths.to(shares))
+    return total.item() / len(env.prompts), loss.item(), (p * (1 - p)).mean().item()
+
+
+def sampled_predictors(policy: GPT, env: SumGame, G: int, generator) -> dict[str, float]:
+    """The same from G samples of every prompt, as for a model that cannot be counted."""
+    batch = sample(policy, env, env.prompts, G, generator)
+    asked = sampled_readiness(policy, env, batch)
+    J = batch.rewards.mean().item()
+    return {
+        "readiness": asked["readiness"],
+        "success_headroom": J * asked["headroom"],
+        "root_readiness": math.sqrt(asked["signal"] * J) * asked["headroom"],
+        "variance": batch.rewards.view(-1, G).var(1).mean().item(),
+        "reward_std": asked["reward_std"],
+    }
+
+
+# What does a critic add?
+
+ROLLOUTS = 120
+PLAIN = {"scale": "none", "aggregate": "constant"}
+METHODS = {
+    "none": {"baseline": "none", **PLAIN},
+    "group mean": {"baseline": "mean", **PLAIN},
+    "leave-one-out": {"baseline": "leave-one-out", **PLAIN},
+    "batch mean": {"baseline": "none", **PLAIN},  # with `advantages` below
+    "learned critic": {"baseline": "critic", **PLAIN},
+    "perfect critic": {"baseline": "perfect critic", **PLAIN},
+    "exact": "exact",
+}
+SETTINGS = [  # baseline, answers in a group, how often each of the 28 prompts is asked
+    *[(name, 8, 1) for name in METHODS],
+    *[(name, 2, 1) for name in METHODS if name != "exact"],
+    *[(name, 1, 1) for name in ("none", "batch mean", "learned critic", "perfect critic")],
+    ("group mean", 2, 4),
+    ("leave-one-out", 2, 4),
+]
+
+
+def baselines(seed: int) -> list[dict]:
+    """Rows of one seed: success along runs that differ in the baseline, one update a rollout."""
+    start, env = start_of_runs(seed)
+    rows = []
+    for learning_rate, settings in ((5e-4, SETTINGS), (1e-3, SETTINGS[: len(METHODS)])):
+        for name, group_size, times in settings:
+            rows.append(baseline_row(start, env, seed, name, group_size, times, learning_rate))
+    return rows
+
+
+def start_of_runs(seed: int) -> tuple[GPT, SumGame]:
+    """The policy in the middle of its pretraining."""
+    env, kept = SumGame(3), {}
+    policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
+    middle = PRETRAIN_STEPS // 2
+
+    def keep(step: int, loss: float) -> None:
+        kept["policy"] = copy.deepcopy(policy)
+
+    generator = torch.Generator().manual_seed(seed)
+    pretrain(policy, env, PRETRAIN_STEPS, generator, checkpoints=(middle,), at_checkpoint=keep)
+    return kept["policy"], env
+
+
+def baseline_row(
+    start: GPT, env: SumGame, seed: int, name: str, group_size: int, times: int, rate: float
+) -> dict:
+    """One run from a copy of the start."""
+    advantages = minus_batch_mean if name == "batch mean" else None
+    history = improve(
+        copy.deepcopy(start), env, METHODS[name], ROLLOUTS, torch.Generator().manual_seed(seed),
+        group_size, rate, env.prompts.repeat(times, 1), updates=1, advantages=advantages,
+    )  # fmt: skip
+    curve = [entry["success"] for entry in history]
+    return {
+        "seed": seed,
+        "baseline": name,
+        "group_size": group_size,
+        "samples": 28 * times * group_size,
+        "learning_rate": rate,
+        "curve": curve,
+        "area": sum(curve) / len(curve),
+        "at_40": curve[4],
+        "success": curve[-1],
+    }
+
+
+def minus_batch_mean(rewards, group_size):
+    return rewards - rewards.mean()
+
+
+# The exact noise of each baseline.
+
+NOISE_STAGES = (40, 100, 300)
+NOISE_TARGETS = (5, 12)
+
+
+def noise(seed: int) -> list[dict]:
+    """Rows of one seed: pretraining step, target, place, and the noise of each baseline."""
+    rows = []
+    for step, policy in small_policies(seed, NOISE_STAGES, d_model=32).items():
+        for target in NOISE_TARGETS:
+            rows += noise_rows(policy, seed, step, target)
+    return rows
+
+
+def noise_rows(policy: GPT, seed: int, step: int, target: int, weights: bool = True) -> list[dict]:
+    """The noise at a prompt's activations and, if asked, over all weights."""
+    env = SumGame(2)
+    prompt, texts = env.prompts[target], every_text(env)
+    counted = enumerate_prompt(policy, env, prompt, texts)
+    row = {"seed": seed, "step": step, "target": target}
+    places = {"activations": counted.blocks}
+    if weights:
+        places["weights"] = lambda factors: weight_blocks(policy, prompt, texts, factors)
+    return [{**row, "place": place, **noise_of_baselines(counted, blocks)}
+            for place, blocks in places.items()]  # fmt: skip
+
+
+def small_policies(seed: int, steps: tuple[int, ...], d_model: int) -> dict[int, GPT]:
+    """Policies of the two-term world by pretraining step, in float64."""
+    env, kept = SumGame(2), {}
+    generator = torch.Generator().manual_seed(seed)
+    policy = GPT.for_world(env, d_model=d_model, generator=generator)
+
+    def keep(step: int, loss: float) -> None:
+        kept[step] = copy.deepcopy(policy).double()
+
+    pretrain(
+        policy, env, max(steps), generator, learning_rate=1e-2, checkpoints=steps,
+        at_checkpoint=keep,
+    )  # fmt: skip
+    return kept
+
+
+# Data from another policy.
+
+CORRECTION_STAGES = (100, 300)
+CORRECTION_TARGETS = (9, 15)
+AGES = (4, 16, 64, 256)  # small updates since the data were sampled
+LOGIT_NOISE = (0.05, 0.2, 0.5)  # its standard deviation; besides, bfloat16
+
+
+def corrections(seed: int) -> list[dict]:
+    """Rows of one seed: what came between sampler and trainer, its KL, and bias and variance."""
+    rows = []
+    for step, policy in small_policies(seed, CORRECTION_STAGES, d_model=16).items():
+        for kind, level in (*(("age", age) for age in AGES),
+                            *(("logit noise", sigma) for sigma in LOGIT_NOISE),
+                            ("bfloat16", 0)):  # fmt: skip
+            rows.append(correction_row(policy, seed, step, kind, level))
+    return rows
+
+
+def correction_row(policy: GPT, seed: int, step: int, kind: str, level: float) -> dict:
+    """One sampler and trainer: `policy` has sampled, or is trained on what a noisy copy samples."""
+    env = SumGame(2)
+    texts = every_text(env)
+    trainer = climb(policy, env, level, learning_rate=1e-5) if kind == "age" else policy
+    pairs = []
+    for target in CORRECTION_TARGETS:
+        counted = enumerate_prompt(trainer, env, env.prompts[target], texts)
+        if kind == "age":
+            old = enumerate_prompt(policy, env, env.prompts[target], texts).logprobs
+        else:
+            sigma = level if kind == "logit noise" else None
+            old = noisy_logprobs(policy, env.prompts[target], texts, sigma, seed)
+        pairs.append((counted, old))
+    return {"seed": seed, "step": step, "kind": kind, "level": level, **bias_and_variance(pairs)}
+
+
+# Files, seeds and sums.
+
+PARTS = {
+    "checkpoints": checkpoints, "baselines": baselines, "noise": noise, "corrections": corrections
+}  # fmt: skip
+
+
+def work(part: str, seed: int, out: Path) -> None:
+    """Make the file of one part and seed, unless it is there."""
+    path = out / f"{part}-{seed}.json"
+    if not path.exists():
+        torch.set_num_threads(1)
+        text = json.dumps({"part": part, "seed": seed, "rows": rounded(PARTS[part](seed))})
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+
+
+def rounded(value, digits: int = 4):
+    """The same with four significant digits in every number with a fraction."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {name: rounded(part, digits) for name, part in value.items()}
+    return [rounded(part, digits) for part in value] if isinstance(value, list) else value
+
+
+def read(path: Path, part: str, seed: int) -> list[dict]:
+    """The rows of a file. Raises ValueError for a damaged file, or one of something else."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if (stored["part"], stored["seed"]) == (part, seed):
+            return stored["rows"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is damaged or of another run: delete it and run the study again")
+
+
+def interval(values: list[float]) -> list[float]:
+    """Mean over seeds and its 95 % bootstrap interval (percentiles of 2,000 means)."""
+    x = torch.tensor(values, dtype=torch.float64)
+    draws = torch.randint(len(x), (2000, len(x)), generator=torch.Generator().manual_seed(0))
+    quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return [x.mean().item(), *x[draws].mean(1).quantile(quantiles).tolist()]
+
+
+PREDICTORS = (
+    "readiness", "path_readiness", "root_readiness", "success_headroom", "signal", "headroom",
+    "success", "variance", "reward_std", "parabola", "loss", "held_out_loss",
+)  # fmt: skip
+SAMPLED = ("readiness", "success_headroom", "root_readiness", "variance", "reward_std")
+
+
+def predictor_values(rows: list[dict]) -> dict[str, list[float]]:
+    """Each predictor of the rows, by name; those from samples as "readiness of 8"."""
+    values = {name: [row[name] for row in rows] for name in PREDICTORS}
+    for G in ("8", "16", "64"):
+        for name in SAMPLED:
+            values[f"{name} of {G}"] = [row["sampled"][G][name] for row in rows]
+    return values
+
+
+def sum_checkpoints(rows: list[dict]) -> dict:
+    """By corpus, and "pooled" last: each predictor's rank correlation with the gain, the share of
+    the largest gain that its pick has, and readiness' lead in both, seed by seed."""
+    result = {}
+    for corpus in (*CORPORA, "pooled"):
+        ranks, picks = {}, {}
+        for seed in sorted({row["seed"] for row in rows}):
+            chosen = [row for row in rows
+                      if row["seed"] == seed and corpus in (row["corpus"], "pooled")]  # fmt: skip
+            gains = [row["gain"] for row in chosen]
+            for name, values in predictor_values(chosen).items():
+                ranks.setdefault(name, []).append(rank_correlation(values, gains))
+                pick = gains[values.index(max(values))]
+                picks.setdefault(name, []).append(pick / max(gains))
+        result[corpus] = {}
+        for name in ranks:
+            ours = "readiness" + name[name.index(" of ") :] if " of " in name else "readiness"
+            result[corpus][name] = {
+                "rank": interval(ranks[name]),
+                "pick": interval(picks[name]),
+                "rank_lead": interval([a - b for a, b in zip(ranks[ours], ranks[name])]),
+                "pick_lead": interval([a - b for a, b in zip(picks[ours], picks[name])]),
+            }
+    return result
+
+
+def sum_baselines(rows: list[dict]) -> list[dict]:
+    """For each setting: mean success along the run, at rollout 40 and at the end, and the lead of
+    leave-one-out (with one answer a prompt: of no baseline) in the first two, seed by seed."""
+    by_setting = {}
+    for row in rows:
+        key = (row["learning_rate"], row["samples"], row["group_size"], row["baseline"])
+        by_setting.setdefault(key, {})[row["seed"]] = row
+    result = []
+    for key, by_seed in by_setting.items():
+        rival = by_setting[(*key[:3], "none" if key[2] == 1 else "leave-one-out")]
+        summed = dict(zip(("learning_rate", "samples", "group_size", "baseline"), key))
+        for name in ("area", "at_40", "success"):
+            summed[name] = interval([row[name] for row in by_seed.values()])
+        for name in ("area", "at_40"):
+            leads = [rival[seed][name] - row[name] for seed, row in by_seed.items()]
+            summed[f"{name}_lead"] = interval(leads)
+        result.append(summed)
+    return result
+
+
+def sum_noise(rows: list[dict]) -> list[dict]:
+    """By place and pretraining step: the median of each noise over seeds and prompts, its range,
+    and how often each baseline is the least noisy and how often V is noisier than none."""
+    names = ("none", "V", "best", "token critic", "leave-one-out of 8")
+    result = []
+    for place in ("activations", "weights"):
+        for step in NOISE_STAGES:
+            chosen = [row for row in rows if (row["place"], row["step"]) == (place, step)]
+            if not chosen:
+                continue
+            summed = {"place": place, "step": step, "policies and prompts": len(chosen)}
+            for name in ("value", "best_baseline", *names):
+                values = sorted(row[name] for row in chosen)
+                summed[name] = [values[len(values) // 2], values[0], values[-1]]
+            summed["V noisier than none"] = sum(row["V"] > row["none"] for row in chosen)
+            summed["token critic quieter than none"] = sum(
+                row["token critic"] < row["none"] for row in chosen
+            )
+            result.append(summed)
+    return result
+
+
+def sum_up(out: Path, seeds: dict[str, int]) -> dict:
+    """All rows of all parts that are there, and their summary."""
+    parts = {}
+    for part, count in seeds.items():
+        parts[part] = []
+        for seed in range(FIRST_SEED, FIRST_SEED + count):
+            path = out / f"{part}-{seed}.json"
+            if path.exists():
+                parts[part] += read(path, part, seed)
+    summary = {
+        "checkpoints": sum_checkpoints(parts["checkpoints"]),
+        "baselines": sum_baselines(parts["baselines"]),
+        "noise": sum_noise(parts["noise"]),
+    }
+    return {
+        "command": "python lessons/study.py",
+        "date": date.today().isoformat(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **parts,
+        "summary": rounded(summary, 3),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make what is missing, seed by seed, then sum up."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=16, help="at most so many of each part")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at the same time; 2")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="runs/study")
+    parser.add_argument("--sum", action="store_true", help="only sum up what is there")
+    args = parser.parse_args(arguments)
+    if args.seeds < 2 or args.jobs < 1:
+        parser.error("--seeds must be at least 2, for an interval, and --jobs at least 1")
+    args.out.mkdir(parents=True, exist_ok=True)
+    seeds = {part: min(count, args.seeds) for part, count in SEEDS.items()}
+    tasks = [(part, FIRST_SEED + i) for part, count in seeds.items() for i in range(count)]
+    if not args.sum:
+        with ProcessPoolExecutor(args.jobs) as pool:
+            futures = [pool.submit(work, part, seed, args.out) for part, seed in tasks]
+            for future in tqdm(futures, unit="seed", disable=None):
+                future.result()
+    try:
+        result = sum_up(args.out, seeds)
+    except ValueError as error:
+        print(f"study.py: {error}", file=sys.stderr)
+        return 2
+    path = HERE / "study.json" if args.seeds >= 16 else args.out / "study.json"
+    path.write_text(json.dumps(result), encoding="utf-8")
+    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -318,6 +318,8 @@ def test_set_up_elsewhere_ends_with_one_line(tmp_path, monkeypatch):
     error = execute(code_cells(LESSONS[0])[0], {})
     assert isinstance(error, ModuleNotFoundError)
     assert str(error).startswith("minicf/ not found") and "\n" not in str(error)
+    assert "Colab" in str(error)  # which opens a notebook without its repository
+    assert "`!git clone " in str(error) and "`%cd " in str(error) and "/lessons`" in str(error)
 
 
 def test_set_up_in_a_kernel_in_a_students_folder(tmp_path):

@@ -29,7 +29,7 @@ from minicf.console import (
     print_world, save,
 )  # fmt: skip
 from minicf.critic import Critic, value_loss
-from minicf.env import SumGame
+from minicf.env import SumGame, check_world
 from minicf.exact import prefix_values, success, value_gradients
 from minicf.gpt import GPT
 from minicf.grpo import group_advantages, grpo_loss
@@ -68,7 +68,7 @@ def improve(
     the weights before it, its rollout's mean `reward` and `entropy` (nats an answer), and what the
     loss reports. The first two are nan in a world without `solutions`. log(entry) is called too.
     """
-    choices = choices_of(method)
+    choices = choices_of(method, env)
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
     if advantages is None:
         baseline, scale = choices["baseline"], choices["scale"]
@@ -115,9 +115,7 @@ def improve(
 
         # 3. Make the better answers likelier and the worse ones less likely.
         for update in range(updates):
-            with tap(
-                policy.blocks[0]
-            ) as inputs:  # keeps what enters the first block, and its gradient
+            with tap(policy.blocks[0]) as inputs:  # what enters the first block, with its gradient
                 if method == "exact":  # no samples: differentiate the enumerated success
                     objective, stats = -success(policy, env, prompts).mean(), {}
                 else:
@@ -148,15 +146,15 @@ def improve(
     return history
 
 
-def choices_of(method):
+def choices_of(method, env):
     """The row of METHODS that a name stands for; a row of one's own is taken as it is."""
-    if isinstance(method, dict):
-        return method
-    if method == "exact":
-        return METHODS["reinforce"]  # answers are drawn, but not used
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)} or exact, not {method!r}")
-    return METHODS[method]
+    rows = {**METHODS, "exact": METHODS["reinforce"]}  # exact draws answers, but does not use them
+    if not isinstance(method, dict) and method not in rows:
+        raise ValueError(f"method must be one of {', '.join(rows)}, not {method!r}")
+    choices = method if isinstance(method, dict) else rows[method]
+    if method == "exact" or choices["baseline"] == "perfect critic":
+        check_world(env, "solutions")  # it has to count
+    return choices
 
 
 def trainable(networks):

@@ -12,8 +12,8 @@ adjoint of a surrogate, a score-function estimator; control.py has the pathwise 
 They are different random variables whose conditional means are both value gradients.
 
 `at` is a module of the policy whose input is x: a block, or the final norm. At the prompts, the
-backward pass of training leaves the sum of a group's costates, times a factor: training.align reads
-it there.
+backward pass of training leaves the sum of a group's costates, times a factor: train.improve
+reads it there.
 
 Left out on purpose: ratios, clips and KL terms; each of them bends λ̂ away from ∇V.
 """

@@ -81,7 +81,8 @@ def value_gradients(
 
     In reward per unit of the activation.
     """
-    with tap(at, calls=2) as inputs:  # the prompts, then their right answers
+    calls = min(env.completion_length, 2)  # the prompts, then their right answers but the last token
+    with tap(at, calls=calls) as inputs:
         value = success(policy, env, prompts).sum()  # prompts do not touch each other
     return torch.autograd.grad(value, inputs[0])[0]
 

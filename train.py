@@ -13,9 +13,7 @@ Left out on purpose: mini-batches within a rollout, an entropy bonus, an adaptiv
 """
 
 import copy
-import json
 import math
-import platform
 import sys
 import time
 from functools import partial
@@ -26,14 +24,13 @@ from torch.nn.utils import clip_grad_norm_
 from minicf.costate import alignment
 from minicf.console import (
     conclusions, fail, parse, print_answers, print_checkpoint, print_entry, print_method,
-    print_world, save,
+    print_opening, print_utf8, save_run, save_weights,
 )  # fmt: skip
 from minicf.critic import Critic, value_loss
 from minicf.env import SumGame, check_world
 from minicf.exact import prefix_values, success, value_gradients
 from minicf.gpt import GPT
 from minicf.grpo import group_advantages, grpo_loss
-from minicf.picture import draw
 from minicf.ppo import gae
 from minicf.pretrain import BETAS, check_finite, pretrain
 from minicf.readiness import measure
@@ -71,7 +68,8 @@ def improve(
     choices = choices_of(method, env)
     prompts = (env.prompts if prompts is None else prompts).to(next(policy.parameters()).device)
     if advantages is None:
-        baseline, scale = choices["baseline"], choices["scale"]
+        baseline = choices["baseline"]
+        scale = choices["scale"]
         advantages = partial(group_advantages, baseline=baseline, scale=scale)
     else:
         choices = {**choices, "baseline": "given"}  # in place of the row's, or of its critic
@@ -117,7 +115,8 @@ def improve(
         for update in range(updates):
             with tap(policy.blocks[0]) as inputs:  # what enters the first block, with its gradient
                 if method == "exact":  # no samples: differentiate the enumerated success
-                    objective, stats = -success(policy, env, prompts).mean(), {}
+                    objective = -success(policy, env, prompts).mean()
+                    stats = {}
                 else:
                     logprobs = completion_logprobs(policy, *answers)
                     if update == 0:
@@ -181,14 +180,9 @@ def exact_gradients(policy, env, prompts):
 
 def demonstrate(policy, env, args):
     """The story that the terminal tells; returns its numbers."""
-    whole_story, first = args.method is None, args.method or "grpo"
-    print_world(env)
-    print("\n1. Pretraining on right sums, with eight checkpoints. From which should RL start?\n")
-    print("   signal     how steeply success rises: the length of ∇V at a prompt, on average")
-    print("   headroom   chance that one of 16 answers is right, less that of a single answer")
-    print("   readiness  signal × headroom, a guess at the gain")
-    if whole_story:
-        print("   gain       what 20 rollouts of GRPO from there, in small steps, add to success")
+    whole_story = args.method is None
+    first = args.method or "grpo"
+    print_opening(env, whole_story)
     checkpoints = pretrain_and_measure(policy, env, args, gains=whole_story)
     early = [row for row in checkpoints if row["success"] <= 0.6] or checkpoints[:1]
     start = max(early, key=lambda row: row["readiness"])
@@ -202,7 +196,8 @@ def demonstrate(policy, env, args):
 
     def run(policy, method, log=None):  # every method starts from the same weights and noise
         generator = torch.Generator().manual_seed(args.seed)
-        steps, size = args.steps, args.group_size
+        steps = args.steps
+        size = args.group_size
         return improve(policy, env, method, steps, generator, size, args.learning_rate, log=log)
 
     print(
@@ -255,7 +250,8 @@ def gain_of_short_run(policy, env, group_size, rollouts=20):
     """What a short GRPO run in small steps adds to exact success: the mean of two, on copies."""
     gains = []
     for seed in (0, 1):  # the same noise at every checkpoint
-        trial, generator = copy.deepcopy(policy), torch.Generator().manual_seed(seed)
+        trial = copy.deepcopy(policy)
+        generator = torch.Generator().manual_seed(seed)
         history = improve(
             trial, env, "grpo", rollouts, generator, group_size, learning_rate=3e-4, warmup=5
         )
@@ -265,9 +261,7 @@ def gain_of_short_run(policy, env, group_size, rollouts=20):
 
 def main(arguments=None):
     """Run the demonstration or one method, and leave a report, the weights and a figure."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8")  # ∇ and ✓, wherever the output goes
+    print_utf8()
     args = parse(__doc__, [*METHODS, "exact"], arguments)
     started = time.perf_counter()
     torch.set_num_threads(1)  # quicker for tensors this small
@@ -282,20 +276,14 @@ def main(arguments=None):
     try:
         report = demonstrate(policy, env, args)
     except FloatingPointError as error:
-        save(args.out / "policy.pt", lambda path: torch.save(policy.state_dict(), path))
+        save_weights(args.out, policy)
         return fail(1, f"{error}; the weights so far are in {args.out / 'policy.pt'}")
     if args.method is None:
         report["conclusions"] = conclusions(report)
         print(f"\n6. What this run shows, of seed {args.seed}. Another may say otherwise.\n")
         print("\n".join(report["conclusions"]))
     report["seconds"] = time.perf_counter() - started
-    report["options"] = {name: str(value) for name, value in vars(args).items()}
-    report["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
-    text = json.dumps(report, indent=1)
-    save(args.out / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
-    save(args.out / "policy.pt", lambda path: torch.save(policy.state_dict(), path))
-    save(args.out / "figure.png", draw(report).savefig)
-    print(f"\n{report['seconds']:.0f} s. report.json, policy.pt and figure.png are in {args.out}.")
+    save_run(args, report, policy)
     return 0
 
 

@@ -35,7 +35,8 @@ class CopyWorld:
 
 def main() -> list[dict]:
     """Learn to copy from nothing, by RL alone."""
-    env, generator = CopyWorld(), torch.Generator().manual_seed(0)
+    env = CopyWorld()
+    generator = torch.Generator().manual_seed(0)
     policy = GPT.for_world(env, n_layer=1, d_model=16, generator=generator)
     return improve(
         policy, env, "rloo", 60, generator, learning_rate=1e-2,

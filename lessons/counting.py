@@ -167,12 +167,15 @@ class Texts:
 
 def every_text(env: SumGame) -> Texts:
     """The completions of a world of two terms."""
-    tokens, V, T = completions(env), len(env.vocab), env.completion_length
+    tokens = completions(env)
+    V = len(env.vocab)
+    T = env.completion_length
     states, depth = text_states(env, tokens[0, :0])
     powers = V ** torch.arange(T)
     place = torch.zeros(V**T, dtype=torch.long)
     place[states @ powers] = torch.arange(len(states))
-    mask, edges = completion_mask(tokens, env.eos), torch.zeros_like(tokens)
+    mask = completion_mask(tokens, env.eos)
+    edges = torch.zeros_like(tokens)
     for t in range(T):
         before = torch.cat([tokens[:, :t], torch.full_like(tokens[:, t:], env.eos)], 1)
         edges[:, t] = place[before @ powers] * V + tokens[:, t]
@@ -221,7 +224,8 @@ def enumerate_prompt(policy: GPT, env: SumGame, prompt: Tensor, texts: Texts) ->
     jacobian = jacobian[:, :, : len(prompt)].flatten(2)  # (S, V, P·D)
     scores = (jacobian - logits.softmax(1).unsqueeze(1) @ jacobian).flatten(0, 1)
     logprobs = logits.log_softmax(1).flatten()[texts.edges].masked_fill(~texts.mask, 0.0)
-    prompts, chances = prompt.expand(len(logprobs), -1), logprobs.sum(1).exp()
+    prompts = prompt.expand(len(logprobs), -1)
+    chances = logprobs.sum(1).exp()
     rewards = env.reward(prompts, texts.tokens).double()
     with torch.no_grad():
         values = prefix_values(policy, env, prompts, texts.tokens)
@@ -238,10 +242,13 @@ def update_moments(method: Method, prompt: Prompt, G: int, batch: dict) -> tuple
     Scaled so that a plain sum over tokens, averaged over samples, has factor 1. `batch` holds the
     large batch's limits, see batch_limits.
     """
-    p, r, mask = prompt.chances, prompt.rewards, prompt.texts.mask
+    p = prompt.chances
+    r = prompt.rewards
+    mask = prompt.texts.mask
     if method.baseline in ("critic", "exact critic", "batch"):
         rows = prompt.weighted_scores(batch_advantages(method, prompt, batch))
-        mean, square = p @ rows, (p @ rows.square().sum(1)).item()
+        mean = p @ rows
+        square = (p @ rows.square().sum(1)).item()
         return mean, square / G + (1 - 1 / G) * mean.square().sum().item()
     weights = mask.double()
     if method.aggregate == "sequence":
@@ -267,7 +274,8 @@ def batch_advantages(method: Method, prompt: Prompt, batch: dict) -> Tensor:
 
 def critic_advantages(method: Method, prompt: Prompt) -> Tensor:
     """Advantages (M, T) of a critic, before any normalisation."""
-    values, mask = prompt.critic_values(method), prompt.texts.mask
+    values = prompt.critic_values(method)
+    mask = prompt.texts.mask
     return gae(prompt.rewards, values, mask, gae_lambda=method.gae_lambda)[0]
 
 
@@ -287,7 +295,8 @@ def batch_limits(method: Method, prompts: list[Prompt]) -> dict[str, float]:
         if "critic" in method.baseline:
             numbers = critic_advantages(method, prompt)
         else:
-            weights, numbers = prompt.chances, prompt.rewards
+            weights = prompt.chances
+            numbers = prompt.rewards
         count += weights.sum().item()
         total += (weights * numbers).sum().item()
         squares += (weights * numbers.square()).sum().item()
@@ -400,7 +409,8 @@ def surrogate_gradients(now: Graph, old: Tensor, length: float) -> dict[str, Ten
     The data have log-probabilities `old` (M, T) and `length` tokens on average. With the group's
     mean as baseline, up to its factor 1 − 1/G; lengths as in the methods' table.
     """
-    mask, chances = now.texts.mask, old.sum(1).exp()
+    mask = now.texts.mask
+    chances = old.sum(1).exp()
     weights = chances * (now.rewards - chances @ now.rewards)  # positive times A: no clip differs
     gradients = {"truth": now.truth()}
     for name in SURROGATES:
@@ -414,7 +424,8 @@ def leash_gradients(now: Graph, old: Tensor) -> dict[str, Tensor]:
 
     `old` (M, T) are the reference's log-probabilities. In a reward the log-ratio is held fixed.
     """
-    logprobs, p = now.logprobs, now.chances.detach()
+    logprobs = now.logprobs
+    p = now.chances.detach()
     d = (logprobs - old).detach()
     to_go = d.flip(1).cumsum(1).flip(1)
     penalties = {
@@ -481,13 +492,17 @@ def noise_of_baselines(prompt: Prompt, blocks_of: Callable[[Tensor], Iterator[Te
     critic" (advantages Q − V at every state), "leave-one-out of 8". Besides: `value`, and that
     `best_baseline`. The formulas are those of minicf/baselines.py, from ‖s‖² and ∇V alone.
     """
-    p, r, mask = prompt.chances, prompt.rewards, prompt.texts.mask
+    p = prompt.chances
+    r = prompt.rewards
+    mask = prompt.texts.mask
     squares, gradient = squares_and_mean(blocks_of(mask.double()), p * r)
     advantages, _ = gae(r, prompt.values, mask, gae_lambda=0.0)  # with exact values: Q − V
     critic_squares, _ = squares_and_mean(blocks_of(advantages), p)
     signal = gradient.square().sum()
-    total, right = p @ squares, (p * r) @ squares  # E‖s‖² and E[r‖s‖²]
-    value, best = p @ r, right / total
+    total = p @ squares
+    right = (p * r) @ squares  # E‖s‖² and E[r‖s‖²]
+    value = p @ r
+    best = right / total
 
     def noise(b: Tensor | float) -> float:  # E[(r − b)²‖s‖²] − ‖g‖², where r² = r
         return ((right - 2 * b * right + b * b * total) / signal - 1).item()
@@ -506,7 +521,9 @@ def noise_of_baselines(prompt: Prompt, blocks_of: Callable[[Tensor], Iterator[Te
 
 def squares_and_mean(blocks: Iterator[Tensor], chances: Tensor) -> tuple[Tensor, Tensor]:
     """‖row‖² of the rows of all blocks (M,), and Σ chance × row (D,)."""
-    squares, mean, start = [], 0.0, 0
+    squares = []
+    mean = 0.0
+    start = 0
     for block in blocks:
         squares.append(block.square().sum(1))
         mean = mean + chances[start : start + len(block)] @ block
@@ -585,7 +602,8 @@ def bias_and_variance(pairs: list[tuple[Prompt, Tensor]]) -> dict:
     result = {"kl": 0.0, "V": {}, "exact": {}, "caps": {"token": {}, "sequence": {}}}
     moments = {}
     for prompt, old in pairs:
-        p, mask = old.sum(1).exp(), prompt.texts.mask
+        p = old.sum(1).exp()
+        mask = prompt.texts.mask
         logratio = prompt.logprobs - old
         result["kl"] += -(p @ logratio.sum(1)).item() / len(pairs)
         length = (p @ mask.sum(1).double()).item()

@@ -64,7 +64,8 @@ def checkpoints(seed: int) -> list[dict]:
 
 def checkpoints_of(seed: int, corpus: str, stops) -> list[dict]:
     """The rows of one pretraining, at some of its stops."""
-    env, rows = SumGame(3), []
+    env = SumGame(3)
+    rows = []
     policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
     draws = torch.Generator().manual_seed(seed)
 
@@ -91,7 +92,9 @@ def checkpoints_of(seed: int, corpus: str, stops) -> list[dict]:
 def predictors(policy: GPT, env: SumGame) -> dict[str, float]:
     """What a checkpoint is asked, exactly. S: signal, H: headroom, p: success of a prompt."""
     asked = measure(policy, env)
-    S, H, J = asked["signal"], asked["headroom"], asked["success"]
+    S = asked["signal"]
+    H = asked["headroom"]
+    J = asked["success"]
     path, held_out_loss, variance = path_signal(policy, env)
     return {
         "success": J,
@@ -179,7 +182,8 @@ def baselines(seed: int) -> list[dict]:
 
 def start_of_runs(seed: int) -> tuple[GPT, SumGame]:
     """The policy in the middle of its pretraining."""
-    env, kept = SumGame(3), {}
+    env = SumGame(3)
+    kept = {}
     policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
     middle = PRETRAIN_STEPS // 2
 
@@ -236,7 +240,8 @@ def noise(seed: int) -> list[dict]:
 def noise_rows(policy: GPT, seed: int, step: int, target: int, weights: bool = True) -> list[dict]:
     """The noise at a prompt's activations and, if asked, over all weights."""
     env = SumGame(2)
-    prompt, texts = env.prompts[target], every_text(env)
+    prompt = env.prompts[target]
+    texts = every_text(env)
     counted = enumerate_prompt(policy, env, prompt, texts)
     row = {"seed": seed, "step": step, "target": target}
     places = {"activations": counted.blocks}
@@ -248,7 +253,8 @@ def noise_rows(policy: GPT, seed: int, step: int, target: int, weights: bool = T
 
 def small_policies(seed: int, steps: tuple[int, ...], d_model: int) -> dict[int, GPT]:
     """Policies of the two-term world by pretraining step, in float64."""
-    env, kept = SumGame(2), {}
+    env = SumGame(2)
+    kept = {}
     generator = torch.Generator().manual_seed(seed)
     policy = GPT.for_world(env, d_model=d_model, generator=generator)
 
@@ -365,7 +371,8 @@ def sum_checkpoints(rows: list[dict]) -> dict:
     the largest gain that its pick has, and readiness' lead in both, seed by seed."""
     result = {}
     for corpus in (*CORPORA, "pooled"):
-        ranks, picks = {}, {}
+        ranks = {}
+        picks = {}
         for seed in sorted({row["seed"] for row in rows}):
             chosen = [row for row in rows
                       if row["seed"] == seed and corpus in (row["corpus"], "pooled")]  # fmt: skip

@@ -74,7 +74,8 @@ def _mean_square(rollout: Rollout, probabilities: Tensor, costates: Tensor, n: i
 def text_states(env: SumGame, prefix: Tensor) -> tuple[Tensor, Tensor]:
     """Every text (S, T) that can follow `prefix` without a stop, filled up with stops, shorter ones
     first, and how many tokens each has (S,). Each, with a prompt, is a state."""
-    j, rows = len(prefix), completions(env)
+    j = len(prefix)
+    rows = completions(env)
     rows = rows[(rows[:, :j] == prefix).all(1)]
     states = rows[(rows == env.eos).any(1)]  # a state, once, is what comes before a stop
     depth, order = (states != env.eos).sum(1).sort(stable=True)
@@ -105,7 +106,8 @@ def state_jacobians(
     """
     prefix = prompt[:0] if prefix is None else prefix
     check_prefix(env, prefix)
-    j, T = len(prefix), env.completion_length
+    j = len(prefix)
+    T = env.completion_length
     states, depth = text_states(env, prefix)
     logits, jacobian, all_logits = next_token_jacobians(policy, prompt, states, depth, at)
     between = (torch.arange(T) >= j) & (torch.arange(T) < depth[:, None])  # tokens from s_j to s_t
@@ -146,7 +148,8 @@ def error_bound(
         raise ValueError(f"baseline must be between 0 and 1, not {baseline}")
     prefix = prompt[:0] if prefix is None else prefix
     reached, logits, jacobian = state_jacobians(policy, env, prompt, at, prefix)
-    gap, H = mean_square_gap(logits), token_entropy(logits)
+    gap = mean_square_gap(logits)
+    H = token_entropy(logits)
     kappa = spread(logits.softmax(-1), jacobian) / gap.clamp(min=1e-300)  # 0 where nothing is drawn
     weights = {"gap": gap, "collision": -torch.expm1(-H), "entropy": H}
     sums = {name: (reached * kappa * weight).sum().item() for name, weight in weights.items()}

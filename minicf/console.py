@@ -1,8 +1,10 @@
 """What surrounds a run of train.py: its options, the lines it prints, the files it writes."""
 
 import argparse
+import json
 import math
 import os
+import platform
 import sys
 import textwrap
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .picture import draw
 from .readiness import rank_correlation
 from .rollout import sample
 
@@ -64,12 +67,41 @@ def fail(status: int, message: object) -> int:
     return status
 
 
-def print_world(env) -> None:
-    """How large the world is."""
+def save_weights(out: Path, policy) -> None:
+    """The weights, as out/policy.pt."""
+    save(out / "policy.pt", lambda path: torch.save(policy.state_dict(), path))
+
+
+def save_run(args: argparse.Namespace, report: dict, policy) -> None:
+    """The report, the weights and the figure of a run, and where they are."""
+    report["options"] = {name: str(value) for name, value in vars(args).items()}
+    report["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
+    text = json.dumps(report, indent=1)
+    save(args.out / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
+    save_weights(args.out, policy)
+    save(args.out / "figure.png", draw(report).savefig)
+    print(f"\n{report['seconds']:.0f} s. report.json, policy.pt and figure.png are in {args.out}.")
+
+
+def print_utf8() -> None:
+    """∇ and ✓ can be printed from here on, wherever the output goes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8")
+
+
+def print_opening(env, gains: bool) -> None:
+    """How large the world is, and what the table of pretraining shows."""
     answers = sum(len(env.solutions(prompt)) for prompt in env.prompts)
     print(
         f"The world: {len(env.prompts)} prompts such as 12= and {answers:,} right answers in all."
     )
+    print("\n1. Pretraining on right sums, with eight checkpoints. From which should RL start?\n")
+    print("   signal     how steeply success rises: the length of ∇V at a prompt, on average")
+    print("   headroom   chance that one of 16 answers is right, less that of a single answer")
+    print("   readiness  signal × headroom, a guess at the gain")
+    if gains:
+        print("   gain       what 20 rollouts of GRPO from there, in small steps, add to success")
 
 
 def print_checkpoint(row: dict) -> None:
@@ -86,7 +118,8 @@ def print_entry(entry: dict) -> None:
 
 def print_method(method: str, history: list[dict]) -> None:
     """A method's line in the table of all."""
-    success, cosine = mean_along(history, "success"), mean_along(history[1:], "cosine")
+    success = mean_along(history, "success")
+    cosine = mean_along(history[1:], "cosine")
     end = history[-1]["success"]
     print(f"{method:9}  {success:13.3f}  {end:10.3f}    {cosine:12.2f}", flush=True)
 
@@ -104,7 +137,8 @@ def print_answers(policy, env) -> None:
 
 def conclusions(report: dict) -> list[str]:
     """Six sentences about one run, its disagreements included, wrapped for a terminal."""
-    rows, histories = report["checkpoints"], report["histories"]
+    rows = report["checkpoints"]
+    histories = report["histories"]
     gains = [row["gain"] for row in rows]
     ours = rank_correlation([row["readiness"] for row in rows], gains)
     rival = rank_correlation([row["success"] * row["headroom"] for row in rows], gains)

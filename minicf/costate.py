@@ -49,7 +49,8 @@ def own_logit_costates(
     One backward pass per token.
     """
     x, terms = _surrogate_terms(policy, rollout, advantages, at)
-    T, own = terms.size(1), torch.zeros_like(x)
+    T = terms.size(1)
+    own = torch.zeros_like(x)
     first = x.size(1) - T
     for t in range(T):
         (gradient,) = torch.autograd.grad(terms[:, t].sum(), x, retain_graph=True)
@@ -86,7 +87,8 @@ def alignment(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
     The cosine alone hides a wrong length, the ratio a wrong direction.
     """
-    length, true_length = estimate.norm(dim=-1), truth.norm(dim=-1)
+    length = estimate.norm(dim=-1)
+    true_length = truth.norm(dim=-1)
     product = length * true_length
     cosine = (estimate * truth).sum(-1) / product.masked_fill(product == 0, 1.0)
     return cosine, length / true_length

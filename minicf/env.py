@@ -137,7 +137,8 @@ class SumGame:
         terms = torch.zeros(batch_size, dtype=torch.long)
         digits = torch.full((batch_size, self.max_terms), self.largest_target + 1)
         while (redraw := digits.sum(1) > limit).any():
-            count, size = int(redraw.sum()), self.max_terms
+            count = int(redraw.sum())
+            size = self.max_terms
             terms[redraw] = torch.randint(1, size + 1, (count,), generator=generator)
             digits[redraw] = torch.randint(0, 10, (count, size), generator=generator)
             digits[torch.arange(size) >= terms[:, None]] = 0  # terms that are not there add nothing

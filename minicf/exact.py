@@ -30,7 +30,8 @@ def completions(env: SumGame) -> Tensor:
     The stop absorbs: what follows it is filled up with stops and counted once. Raises ValueError,
     with the count, for a world that is too large.
     """
-    size, T = len(env.vocab), env.completion_length
+    size = len(env.vocab)
+    T = env.completion_length
     count = sum((size - 1) ** t for t in range(T + 1))  # stopped after t tokens, or cut off at T
     if count > MAX_COMPLETIONS:
         raise ValueError(
@@ -81,7 +82,9 @@ def value_gradients(
 
     In reward per unit of the activation.
     """
-    calls = min(env.completion_length, 2)  # the prompts, then their right answers but the last token
+    calls = min(
+        env.completion_length, 2
+    )  # the prompts, then their right answers but the last token
     with tap(at, calls=calls) as inputs:
         value = success(policy, env, prompts).sum()  # prompts do not touch each other
     return torch.autograd.grad(value, inputs[0])[0]
@@ -126,14 +129,16 @@ def value_gradient(
     holds a token that is not there.
     """
     check_prefix(env, prefix)
-    j, last = len(prefix), len(prompt) + len(prefix) - 1
+    j = len(prefix)
+    last = len(prompt) + len(prefix) - 1
     position = last if position is None else position
     if not 0 <= position <= last:
         raise ValueError(f"position must be 0 to {last}, the state's last token, not {position}")
     solutions = env.solutions(prompt)
     solutions = solutions[(solutions[:, :j] == prefix).all(1)]  # (K, T)
     device = next(policy.parameters()).device
-    prompts, solutions = prompt.expand(len(solutions), -1).to(device), solutions.to(device)
+    prompts = prompt.expand(len(solutions), -1).to(device)
+    solutions = solutions.to(device)
     with tap(at, calls=1) as inputs:
         logprobs = completion_logprobs(policy, prompts, solutions)
     dead = ~completion_mask(solutions, env.eos)
@@ -161,9 +166,11 @@ def outcomes(
     device = next(policy.parameters()).device
     prefix = prompt[:0] if prefix is None else prefix
     check_prefix(env, prefix)
-    j, rows = len(prefix), completions(env)
+    j = len(prefix)
+    rows = completions(env)
     rows = rows[(rows[:, :j] == prefix).all(1)]
-    rows, prompt = rows.to(device), prompt.to(device)
+    rows = rows.to(device)
+    prompt = prompt.to(device)
     mask = completion_mask(rows, env.eos)
     logprobs = completion_logprobs(policy, prompt[None], rows, len(rows))
     prompts = prompt.expand(len(rows), -1)

@@ -52,7 +52,8 @@ class CausalSelfAttention(nn.Module):
         qkv = self.qkv(x).view(B, L, 3, self.n_head, D // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D/heads)
         if past is not None:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+            k = torch.cat([past[0], k], 2)
+            v = torch.cat([past[1], v], 2)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, heads, L, all)
         if L > 1:  # a query sees all of the cache, itself, and nothing after
             before = k.size(2) - L
@@ -123,7 +124,8 @@ class GPT(nn.Module):
         """
         if tokens.dim() != 2 or tokens.size(1) < 1:
             raise ValueError(f"tokens must be (B, L) with L at least 1, not {tuple(tokens.shape)}")
-        before, L = cache[0][0].size(2) if cache else 0, tokens.size(1)
+        before = cache[0][0].size(2) if cache else 0
+        L = tokens.size(1)
         if before + L > self.config.context:
             raise ValueError(f"{before + L} tokens do not fit a context of {self.config.context}")
         positions = torch.arange(before, before + L, device=tokens.device)

@@ -17,7 +17,8 @@ COLORS = {
 def draw(report: dict) -> Figure:
     """The run in four panels; in two, for a run of one method."""
     histories = report["histories"]
-    first, rows = next(iter(histories)), 1 if len(histories) == 1 else 2
+    first = next(iter(histories))
+    rows = 1 if len(histories) == 1 else 2
     figure = Figure(figsize=(10.4, 3.8 * rows), layout="constrained", dpi=120)
     axes = figure.subplots(rows, 2).flatten()
     draw_pretraining(axes[0], report["checkpoints"], report["start"])
@@ -71,7 +72,8 @@ def draw_gains(axis: Axes, rows: list[dict], start: int) -> None:
 def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:
     """Success along the run of every method."""
     for method in COLORS:
-        history, style = histories[method], {"ppo": "--", "perfect": "--", "exact": ":"}
+        history = histories[method]
+        style = {"ppo": "--", "perfect": "--", "exact": ":"}
         steps = [entry["step"] for entry in history]
         values = [entry["success"] for entry in history]
         axis.plot(steps, values, style.get(method, "-"), color=COLORS[method], label=method)

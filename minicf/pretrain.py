@@ -55,7 +55,8 @@ def pretrain(
         optimizer.param_groups[0]["lr"] = learning_rate * min(1, step / max(warmup, 1)) * decay
 
         prompts, completions = env.corpus(batch_size, generator, wrong, max_target)
-        prompts, completions = prompts.to(device), completions.to(device)
+        prompts = prompts.to(device)
+        completions = completions.to(device)
         prompts, rows = prompts.unique(dim=0, return_inverse=True)  # each runs once
         logits = completion_logits(policy, prompts, completions, rows)
         mask = completion_mask(completions, env.eos)

@@ -53,7 +53,8 @@ def measure(policy: nn.Module, env: SumGame, k: int = 16) -> dict[str, float]:
     """What a checkpoint is asked, exactly, with names that say what."""
     with torch.no_grad():
         p = success(policy, env)
-    slope, reach = signal(policy, env).item(), headroom(p, k).item()
+    slope = signal(policy, env).item()
+    reach = headroom(p, k).item()
     return {
         "success": p.mean().item(),
         "pass_at_k": p.mean().item() + reach,
@@ -87,7 +88,8 @@ def sampled_signal(policy: nn.Module, rollout: Rollout, baseline: float = 0.5) -
     each prompt's squared norm is unbiased; it is cut off at 0 before the root. `baseline` is a
     constant, since one computed from the group would make its costates dependent.
     """
-    G, P = rollout.group_size, rollout.prompts.size(1)
+    G = rollout.group_size
+    P = rollout.prompts.size(1)
     if G < 2:
         raise ValueError(f"rollout must have at least 2 completions a prompt, not {G}")
     costates = empirical_costates(policy, rollout, rollout.rewards - baseline, policy.blocks[0])

@@ -32,7 +32,8 @@ class Rollout:
     group_size: int
 
     def __post_init__(self):
-        G, prompts = self.group_size, self.prompts
+        G = self.group_size
+        prompts = self.prompts
         if not torch.equal(prompts[::G].repeat_interleave(G, 0), prompts):
             raise ValueError(f"rows of a rollout must be in groups of {G} with the same prompt")
 
@@ -72,7 +73,8 @@ def completion_logits(
         return first
     texts = torch.cat([rows[:, None], completions[:, :-1]], 1)  # (B, 1+T-1)
     texts, place = texts.unique(dim=0, return_inverse=True)  # (S, T), the S different ones
-    row, tokens = texts[:, 0], texts[:, 1:]
+    row = texts[:, 0]
+    tokens = texts[:, 1:]
     cache = [(k.index_select(0, row), v.index_select(0, row)) for k, v in cache]
     later, _ = policy(tokens, cache)  # (S, T-1, V)
     return torch.cat([first, later.index_select(0, place)], 1)
@@ -157,7 +159,9 @@ def sample(
     check_cache(cache, prompts)
     logits = logits[:, -1]  # (S, V): a row for each text so far; at first those are the prompts
     state = group_rows(prompts, group_size)  # (B,): the text that each completion is at
-    B, V, T = len(state), logits.size(-1), env.completion_length
+    B = len(state)
+    V = logits.size(-1)
+    T = env.completion_length
     completions = torch.full((B, T), env.eos, device=device)
     logprobs = logits.new_zeros(B, T)
     stopped = torch.zeros(B, dtype=torch.bool, device=device)
@@ -174,7 +178,8 @@ def sample(
             break
         # Completions that have the same text so far run through the network as one row.
         texts, state = (state * V + tokens).unique(return_inverse=True)
-        before, last = texts // V, texts % V
+        before = texts // V
+        last = texts % V
         cache = [(k[before], v[before]) for k, v in cache]
         logits, cache = policy(last[:, None], cache)
         logits = logits[:, -1]

@@ -403,6 +403,15 @@ def test_a_line_says_one_thing(path):
             assert golfed(node) is None, f"{cell.id}: {golfed(node)}: {ast.unparse(node)}"
 
 
+PACKAGE = [ROOT / "train.py", *sorted((ROOT / "minicf").glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.name)
+def test_a_line_of_the_package_says_one_thing_too(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert golfed(node) is None, f"{golfed(node)}: {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize(
     "line",
     [

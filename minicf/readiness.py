@@ -81,6 +81,23 @@ def pass_at_k(correct: Tensor, samples: int, k: int) -> Tensor:
     return 1 - (wrong_left / (samples - draws)).prod(1)
 
 
+def squared_signal(scores: Tensor, rewards: Tensor) -> Tensor:
+    """Unbiased ‖∇V‖² of one prompt from scores ∇log π(y) (G, D) and rewards (G,), G ≥ 3: a scalar.
+
+    The mean over pairs i ≠ j of ⟨(r_i − b)·s_i, (r_j − b)·s_j⟩, where b is the mean of the other
+    G − 2 rewards. Where all rewards are equal it is exactly 0, so that the scores of such a group
+    are not needed: a trainer whose advantages are 0 there leaves none. Average it over prompts and
+    steps before taking the root; one value alone can be below 0.
+    """
+    G = len(rewards)
+    if G < 3 or scores.dim() != 2 or len(scores) != G or rewards.dim() != 1:
+        shapes = f"{tuple(scores.shape)} and {tuple(rewards.shape)}"
+        raise ValueError(f"scores and rewards must be (G, D) and (G,) with G ≥ 3, not {shapes}")
+    others = (rewards.sum() - rewards[:, None] - rewards) / (G - 2)  # (G, G), of a pair's others
+    pairs = (rewards[:, None] - others) * (rewards - others) * (scores @ scores.T)
+    return (pairs.sum() - pairs.trace()) / (G * (G - 1))
+
+
 def sampled_signal(policy: nn.Module, rollout: Rollout, baseline: float = 0.5) -> Tensor:
     """The signal estimated from a rollout of G ≥ 2 completions a prompt: a scalar.
 

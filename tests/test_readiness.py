@@ -11,7 +11,7 @@ from minicf.costate import empirical_costates
 from minicf.exact import success
 from minicf.readiness import (
     headroom, measure, pass_at_k, rank_correlation, readiness, sampled_readiness, sampled_signal,
-    signal,
+    signal, squared_signal,
 )  # fmt: skip
 from minicf.rollout import sample
 from minicf.tap import tap
@@ -169,3 +169,32 @@ def test_bad_input_is_refused(trained, env, generator):
         pass_at_k(torch.tensor([5]), 4, 2)
     with pytest.raises(ValueError, match="at least 2 completions a prompt, not 1"):
         sampled_signal(trained, sample(trained, env, env.prompts[:2], 1, generator))
+
+
+@pytest.mark.parametrize("G", [3, 4])
+@pytest.mark.parametrize("wiped", [True, False])
+def test_the_squared_signal_is_unbiased_over_every_group(G, wiped):
+    """Three answers, all 3^G groups; with and without the scores of groups of equal rewards."""
+    p = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    r = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    s = torch.eye(3, dtype=torch.float64) - p
+    mean, with_group_mean = 0.0, 0.0
+    for rows in itertools.product(range(3), repeat=G):
+        rows = list(rows)
+        rewards, scores = r[rows], s[rows]
+        if wiped and rewards.amax() == rewards.amin():
+            scores = torch.zeros_like(scores)
+        mean += p[rows].prod() * squared_signal(scores, rewards)
+        costates = (rewards - rewards.mean())[:, None] * scores
+        pairs = costates.sum(0).square().sum() - costates.square().sum()
+        with_group_mean += p[rows].prod() * pairs / (G * (G - 1))
+    truth = ((p * r) @ s).square().sum()
+    assert mean.item() == pytest.approx(truth.item(), rel=1e-12)
+    assert abs(with_group_mean - truth) > 0.2 * truth  # negative control: the group's mean is not
+
+
+def test_the_squared_signal_of_equal_rewards_is_zero_whatever_the_scores(generator):
+    scores = torch.randn(5, 4, generator=generator)
+    assert squared_signal(scores, torch.ones(5)) == 0
+    with pytest.raises(ValueError, match="G ≥ 3"):
+        squared_signal(scores[:2], torch.ones(2))

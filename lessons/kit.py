@@ -68,7 +68,9 @@ def answer(function: Callable, *arguments, **options):
     assert function.__code__ not in _off, "this exercise asks for your own code, not the package's"
     try:
         return function(*arguments, **options)
-    except NotImplementedError:
+    except NotImplementedError as error:
+        if error.args:  # PyTorch raises it, too, with a text; the template's has none
+            raise
         message = f"`{function.__name__}` is not written yet: fill in the exercise cell above"
         raise NotImplementedError(message) from None
 
@@ -79,27 +81,48 @@ def check_answer(*arguments, **options) -> None:
 
 
 def checked_answer(
-    function: Callable, arguments: tuple, expected, hint: str, *refused: Callable, tolerance=1e-5
+    function: Callable, arguments: tuple, expected, hint: str, *refused: Callable, tolerance=1e-5,
+    mistakes: dict | None = None,
 ):  # fmt: skip
     """Compare a learner's function with one worked example; return what it returned.
 
     The package functions `refused` raise meanwhile. If the answer is off by more than `tolerance`,
-    an AssertionError names the hint, the expected value and the learner's.
+    an AssertionError names the mistake whose value it has, of `mistakes` (a sentence: the value
+    that it leads to), or else the hint, the expected value and the learner's.
     """
     with disabled(*refused):
         got = answer(function, *arguments)
     name = function.__name__
     assert got is not None, f"`{name}` returns None: is a `return` missing?"
-    mine, worked = (torch.as_tensor(value).detach().double() for value in (got, expected))
+    mine = as_number(got, name)
+    worked = as_number(expected, name)
+    for mistake, value in (mistakes or {}).items():
+        if agree(mine, as_number(value, name), tolerance):
+            raise AssertionError(f"`{name}`, {hint}: {mistake}")
     shapes = f"shape {tuple(worked.shape)} expected, not {tuple(mine.shape)}"
     assert mine.shape == worked.shape, f"`{name}`, {hint}: {shapes}"
-    close = ((mine - worked).abs() <= tolerance).all()  # not so for nan
+    close = agree(mine, worked, tolerance)
     if mine.numel() > 20:
         cosine, ratio = alignment(mine.flatten(), worked.flatten())
         measured = f"cosine {cosine:.4f} to what is expected, and {ratio:.4f} times its length"
         assert close, f"`{name}`, {hint}: yours has {measured}"
     assert close, f"`{name}`, {hint}: {readable(expected)} expected, not {readable(got)}"
     return got
+
+
+def as_number(value, name: str) -> Tensor:
+    """What a function returned as a float64 tensor; an AssertionError for what is no number."""
+    kind = type(value).__name__
+    assert not isinstance(value, tuple), f"`{name}` returns a tuple of {len(value)}, not one value"
+    try:
+        return torch.as_tensor(value).detach().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise AssertionError(f"`{name}` returns a {kind}, which is no number or tensor") from None
+
+
+def agree(mine: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors have one shape and differ by at most the tolerance; False for nan."""
+    return mine.shape == other.shape and bool(((mine - other).abs() <= tolerance).all())
 
 
 def readable(value) -> object:

@@ -764,3 +764,23 @@ def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
     bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
     bar.set_ticklabels(["its own\nlogits", "attention"])
     return figure
+
+
+CORRECTION_COLORS = {
+    "none": "black", "token": BLUE, "TIS": BLUE, "IcePop": BLUE, "prefix": GREEN,
+    "sequence": ORANGE, "sequence TIS": ORANGE, "MIS": ORANGE, "PPO clip": RED, "GSPO": PURPLE,
+}  # fmt: skip
+
+
+def bias_against_variance(cases: dict[str, dict[str, tuple[float, float]]]) -> Figure:
+    """Each correction's bias and noise in a panel for each case: name -> (bias, variance of 64)."""
+    figure, axes = panels(*cases, width=4.6, height=4.2)
+    for axis, points in zip(axes, cases.values()):
+        for name, (bias, variance) in points.items():
+            color = CORRECTION_COLORS[name]
+            axis.plot(bias, variance, "o", color=color)
+            axis.annotate(f" {name}", (bias, variance), fontsize=8, color=color, va="center")
+        axis.margins(x=0.25, y=0.1)
+        axis.set_xlabel("bias: distance of the mean from ∇V, over ‖∇V‖")
+        axis.set_ylabel("variance of a mean of 64, over ‖∇V‖²")
+    return figure

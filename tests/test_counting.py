@@ -4,26 +4,31 @@ Samples are compared with z-scores; each must be below 4.5, which chance alone w
 150,000 (a few dozen are taken here).
 """
 
+import dataclasses
 import itertools
 import math
 from decimal import Decimal, getcontext
 
 import pytest
 import torch
-from conftest import cosine, make_policy
+from conftest import cosine, flat_gradient, make_policy
 from counting import (
-    METHODS, SURROGATES, Method, advantage_moments, batch_limits, climb, enumerate_prompt,
-    every_text, graph_of, leash_gradients, method_advantages, method_loss, methods_table,
-    surrogate_gradients, surrogate_objective, update_moments,
+    CAPS, METHODS, SURROGATES, Method, advantage_moments, batch_limits, bias_and_variance, climb,
+    correction_weights, enumerate_prompt, every_text, graph_of, leash_gradients, method_advantages,
+    method_loss, methods_table, noise_of_baselines, noisy_logprobs, squares_and_mean,
+    surrogate_gradients, surrogate_objective, update_moments, weight_blocks,
 )  # fmt: skip
 from parts import DRAWS, reach
 
+from minicf.baselines import best_baseline, leave_one_out_noise, noise
 from minicf.costate import empirical_costates
+from minicf.env import SumGame
 from minicf.exact import outcomes, solution_probabilities, success, value_gradients
 from minicf.grpo import grpo_loss, kl_penalty
-from minicf.ppo import aggregate_tokens
+from minicf.ppo import aggregate_tokens, clipped_surrogate, gae
 from minicf.rollout import completion_logprobs
 from minicf.tap import tap
+from minicf.variants import cispo_loss, gspo_loss
 
 Z = 4.5
 EXACT = ["REINFORCE", "RLOO", "GRPO", "Dr. GRPO", "GSPO", "MaxRL"]
@@ -275,3 +280,293 @@ def test_reach_against_long_arithmetic(env):
         assert counted["pass_at_k"][place] == pytest.approx(float(passes), rel=1e-9)
         assert counted["coverage"][place] == pytest.approx(float(answers), rel=1e-9)
     assert counted["pass_at_k"][0] == pytest.approx(success(policy, env).mean().item())
+
+
+# The noise of baselines.
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A world of one term, with 157 completions, a policy, and a prompt in it."""
+    env = SumGame(1)
+    return make_policy(env, n_layer=1, d_model=8), env, env.prompts[4]
+
+
+@pytest.fixture(scope="module")
+def tiny_counted(tiny):
+    return enumerate_prompt(*tiny, every_text(tiny[1]))
+
+
+def advantages_by_hand(policy, env, prompt, rollout):
+    """Q − V at every token, each V from the outcomes of its own state."""
+
+    def value(tokens):
+        every, p = outcomes(policy, env, prompt, tokens)
+        return (p @ every.rewards.double()).item()
+
+    advantages = torch.zeros(rollout.mask.shape, dtype=torch.float64)
+    for i, tokens in enumerate(rollout.completions):
+        states = [value(tokens[:t]) for t in range(int(rollout.mask[i].sum()))]
+        after = [*states[1:], rollout.rewards[i].item()]
+        advantages[i, : len(states)] = torch.tensor(after).double() - torch.tensor(states).double()
+    return advantages
+
+
+def weight_gradients(policy, prompt, rollout, weights):
+    """Σ_t weight·∂log π(y_t)/∂θ over all of θ, one completion after the other: (M, D)."""
+    rows = []
+    for tokens, mask, weight in zip(rollout.completions, rollout.mask, weights):
+        logprobs = completion_logprobs(policy, prompt[None], tokens[None])[0]
+        rows.append(flat_gradient((weight * logprobs)[mask].sum(), policy))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("place", ["activations", "weights"])
+def test_noise_of_baselines_is_that_of_the_explicit_scores(place, tiny, tiny_counted):
+    """Also that of a critic of every state, whose mean is ∇V as well."""
+    policy, env, prompt = tiny
+    rollout, p = outcomes(policy, env, prompt)
+    assert len(p) == 157
+    critic = advantages_by_hand(policy, env, prompt, rollout)
+    r = rollout.rewards.double()
+    if place == "weights":
+        s = weight_gradients(policy, prompt, rollout, torch.ones_like(critic))
+        rows = weight_gradients(policy, prompt, rollout, critic)
+        texts = tiny_counted.texts
+        blocks = lambda weights: weight_blocks(policy, prompt, texts, weights, size=50)  # noqa: E731
+        truth = flat_gradient(success(policy, env, prompt[None]).sum(), policy)
+    else:
+        at = policy.blocks[0]
+        s, rows = (
+            empirical_costates(policy, rollout, weights, at)[:, : len(prompt)].flatten(1)
+            for weights in (torch.ones_like(critic), critic)
+        )
+        blocks = tiny_counted.blocks
+        truth = value_gradients(policy, env, at, prompt[None]).flatten()
+    signal = truth.square().sum()
+    expected = {
+        "value": p @ r,
+        "best_baseline": best_baseline(p, r, s),
+        "none": noise(p, r, s, 0.0) / signal,
+        "V": noise(p, r, s, p @ r) / signal,
+        "best": noise(p, r, s, best_baseline(p, r, s)) / signal,
+        "token critic": p @ (rows - truth).square().sum(1) / signal,
+        "leave-one-out of 8": leave_one_out_noise(p, r, s, 8) / signal,
+    }
+    measured = noise_of_baselines(tiny_counted, blocks)
+    assert measured == pytest.approx({key: x.item() for key, x in expected.items()}, rel=1e-9)
+
+    _, mean = squares_and_mean(blocks(critic), p)
+    torch.testing.assert_close(mean, truth, rtol=1e-9, atol=1e-12)
+    # Negative control: values of the state after the token see the token, and bend the mean.
+    late = dataclasses.replace(tiny_counted, values=tiny_counted.values.roll(-1, 1))
+    assert noise_of_baselines(late, blocks)["token critic"] != pytest.approx(
+        measured["token critic"], rel=0.01
+    )
+    bent, _ = gae(r, late.values, rollout.mask, gae_lambda=0.0)
+    _, mean = squares_and_mean(blocks(bent), p)
+    assert (mean - truth).norm() > 0.01 * truth.norm()
+
+
+def test_noise_of_baselines_in_a_world_of_two_terms(counted):
+    p, r, s = counted.chances, counted.rewards, counted.scores_of_texts()
+    g = (p * r) @ s
+    measured = noise_of_baselines(counted, counted.blocks)
+    for name, b in (("none", 0.0), ("V", p @ r), ("best", best_baseline(p, r, s))):
+        exact = noise(p, r, s, b) / g.square().sum()
+        assert measured[name] == pytest.approx(exact.item(), rel=1e-9)
+    assert measured["best"] < min(measured["none"], measured["V"])
+
+
+# Data from another policy.
+
+
+@pytest.fixture(scope="module")
+def noisy(trained, prompt, texts):
+    """Log-probabilities of a sampler whose logits are far from the trainer's."""
+    return noisy_logprobs(trained, prompt, texts, 0.5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def corrected(counted, noisy):
+    return bias_and_variance([(counted, noisy)])
+
+
+def two_advantages(counted):
+    """Advantages (M, T) with baseline V, and Q − V of every state."""
+    constant = (counted.rewards - counted.value)[:, None].expand_as(counted.logprobs)
+    exact, _ = gae(counted.rewards, counted.values, counted.texts.mask, gae_lambda=0.0)
+    return {"V": constant, "exact": exact}
+
+
+def weights_by_hand(name, ratio, advantages, mask, length):
+    """One correction, written as its paper has it, of ratios π/μ (M, T), 1 after the stop."""
+    whole = ratio.prod(1, keepdim=True).expand_as(ratio)
+    lengths = mask.sum(1, keepdim=True)
+    if name == "GSPO":
+        ratio = whole ** (1 / lengths) * length / lengths
+    kept = torch.where(advantages > 0, ratio.new_tensor(1.2), ratio.new_tensor(math.inf))
+    own = ratio * lengths / length if name == "GSPO" else ratio
+    alive = (own <= kept) & ((own >= 0.8) | (advantages >= 0))
+    return {
+        "none": torch.ones_like(ratio),
+        "token": ratio,
+        "TIS": ratio.minimum(ratio.new_tensor(2.0)),
+        "IcePop": ratio * ((ratio >= 0.5) & (ratio <= 5)),
+        "prefix": ratio.cumprod(1),
+        "sequence": whole,
+        "sequence TIS": whole.minimum(whole.new_tensor(2.0)),
+        "MIS": whole * (whole <= 2),
+        "PPO clip": ratio * alive,
+        "GSPO": ratio * alive,
+    }[name]
+
+
+def test_between_equal_policies_there_is_nothing_to_correct(counted):
+    mask = counted.texts.mask
+    same = torch.zeros_like(counted.logprobs)
+    weights = correction_weights(same, two_advantages(counted)["V"], mask, 3.0)
+    own = weights.pop("GSPO") * mask.sum(1, keepdim=True) / 3.0
+    for weight in (own, *weights.values()):
+        torch.testing.assert_close(weight, torch.ones_like(same), rtol=0, atol=1e-12)
+
+    result = bias_and_variance([(counted, counted.logprobs)])
+    noises = noise_of_baselines(counted, counted.blocks)
+    assert result["kl"] == 0
+    for kind, name in (("V", "V"), ("exact", "token critic")):
+        assert result[kind].pop("GSPO")[0] > 0.01  # its own length bends it
+        for bias, variance in result[kind].values():
+            assert bias < 1e-9
+            assert variance == pytest.approx(noises[name], rel=1e-9)
+
+
+def test_which_correction_is_unbiased(corrected):
+    assert corrected["V"]["sequence"][0] < 1e-9
+    assert corrected["exact"]["sequence"][0] < 1e-9
+    assert corrected["exact"]["prefix"][0] < 1e-9
+    assert corrected["V"]["prefix"][0] > 0.01  # what comes later is of the other policy
+    for kind in ("V", "exact"):
+        for name in set(corrected[kind]) - {"sequence", "prefix"}:
+            assert corrected[kind][name][0] > 0.01, (kind, name)
+    assert corrected["kl"] > 0.05
+
+
+@pytest.mark.parametrize("kind", ["V", "exact"])
+def test_bias_and_variance_of_weights_by_hand(kind, counted, noisy, corrected):
+    """The definitions, with each correction's weights written anew."""
+    p = noisy.exp().prod(1)
+    mask = counted.texts.mask
+    advantages = two_advantages(counted)[kind]
+    truth = (counted.chances * counted.rewards) @ counted.scores_of_texts()
+    ratio = (counted.logprobs - noisy).exp()
+    length = (p @ mask.sum(1).double()).item()
+    for name, (bias, variance) in corrected[kind].items():
+        weights = weights_by_hand(name, ratio, advantages, mask, length)
+        rows = counted.weighted_scores(weights * advantages)
+        mean = p @ rows
+        spread = p @ (rows - mean).square().sum(1) / truth.square().sum()
+        assert variance == pytest.approx(spread.item(), rel=1e-9), name
+        off = (mean - truth).norm() / truth.norm()
+        assert bias == pytest.approx(off.item(), rel=1e-7, abs=1e-9), name
+
+
+@pytest.mark.parametrize("kind, name", [("V", "TIS"), ("V", "PPO clip"), ("exact", "token")])
+def test_bias_and_variance_against_samples(
+    kind, name, trained, env, prompt, counted, noisy, corrected, generator
+):
+    """20,000 texts of the sampler, in 100 chunks; the trainer's backward pass leaves the sums."""
+    mask = counted.texts.mask
+    p = noisy.sum(1).exp()
+    rows = torch.multinomial(p, 20_000, replacement=True, generator=generator)
+    advantages = two_advantages(counted)[kind]
+    ratio = (counted.logprobs - noisy).exp()
+    weights = weights_by_hand(name, ratio, advantages, mask, 1.0) * advantages
+    truth = value_gradients(trained, env, trained.blocks[0], prompt[None]).flatten()
+    bend = p @ counted.weighted_scores(weights) - truth
+    expected, variance = corrected[kind][name]
+
+    def loss_of(logprobs, chunk):
+        return -(weights[chunk] * logprobs)[mask[chunk]].sum() / len(chunk)
+
+    means = chunks_of_gradients(trained, env, prompt, rows, counted.texts, loss_of)
+    along = (means - truth) @ bend / bend.norm() / truth.norm()
+    assert z_score(along, expected) < Z
+    squares = 200 * (means - truth - bend).square().sum(1) / truth.square().sum()
+    assert z_score(squares, variance) < Z
+
+
+@pytest.mark.parametrize("kind", ["V", "exact"])
+@pytest.mark.parametrize("name", ["token", "TIS", "PPO clip", "GSPO"])
+def test_weights_are_those_of_the_losses(kind, name, counted, noisy):
+    """Weight × advantage is −∂loss/∂log π, up to what the loss divides by."""
+    mask = counted.texts.mask
+    M, T = mask.shape
+    advantages = two_advantages(counted)[kind]
+    length = 3.0
+    if name == "GSPO" and kind == "exact":
+        pytest.skip("the loss of GSPO takes one advantage for a completion")
+    weights = correction_weights(counted.logprobs - noisy, advantages, mask, length)[name]
+    leaf = counted.logprobs.clone().requires_grad_()
+    one = advantages[:, 0] if kind == "V" else advantages
+    if name == "GSPO":
+        loss = M * length * gspo_loss(leaf, noisy, one, mask)[0]
+    elif name == "TIS":
+        loss = mask.sum() * cispo_loss(leaf, noisy, one, mask, (math.inf, 1.0))[0]
+    else:
+        clip = (0.2, 0.2) if name == "PPO clip" else (math.inf, math.inf)
+        loss = M * T * clipped_surrogate(leaf, noisy, one, mask, clip, "constant")[0]
+    (slope,) = torch.autograd.grad(-loss, leaf)
+    expected = (weights * advantages).masked_fill(~mask, 0.0)
+    torch.testing.assert_close(slope, expected, rtol=1e-9, atol=1e-12)
+    assert name == "token" or not torch.allclose(weights, (counted.logprobs - noisy).exp())
+
+
+def test_caps_are_the_mean_squared_error_of_64_samples(corrected):
+    for ratio, capped in (("token", "TIS"), ("sequence", "sequence TIS")):
+        errors = corrected["caps"][ratio]
+        assert list(errors) == [str(cap) for cap in CAPS]
+        for cap, name in (("inf", ratio), ("2.0", capped)):
+            bias, variance = corrected["V"][name]
+            assert errors[cap] == pytest.approx(bias**2 + variance / 64, rel=1e-9)
+
+
+def test_prompts_are_taken_together(trained, env, prompt, texts, counted, noisy, corrected):
+    """As one long vector: squares add up."""
+    other = env.prompts[15]
+    second = enumerate_prompt(trained, env, other, texts)
+    sampler = noisy_logprobs(trained, other, texts, 0.5, seed=1)
+    alone = bias_and_variance([(second, sampler)])
+    both = bias_and_variance([(counted, noisy), (second, sampler)])
+    gradients = value_gradients(trained, env, trained.blocks[0], torch.stack([prompt, other]))
+    a, b = gradients.flatten(1).square().sum(1).tolist()
+    assert both["kl"] == pytest.approx((corrected["kl"] + alone["kl"]) / 2)
+    for kind in ("V", "exact"):
+        for name, (bias, variance) in both[kind].items():
+            first, last = corrected[kind][name], alone[kind][name]
+            square = (a * first[0] ** 2 + b * last[0] ** 2) / (a + b)
+            assert bias**2 == pytest.approx(square, rel=1e-9, abs=1e-18)
+            assert variance == pytest.approx((a * first[1] + b * last[1]) / (a + b), rel=1e-9)
+
+
+def test_a_noisy_sampler_is_a_policy(trained, prompt, texts, counted, noisy):
+    """Its texts' probabilities sum to 1; without noise it is the trainer; it follows its seed."""
+    assert noisy.sum(1).exp().sum().item() == pytest.approx(1, abs=1e-12)
+    silent = noisy_logprobs(trained, prompt, texts, 0.0, seed=0)
+    torch.testing.assert_close(silent, counted.logprobs, rtol=1e-9, atol=1e-10)
+    assert torch.equal(noisy_logprobs(trained, prompt, texts, 0.5, seed=0), noisy)
+    assert not torch.equal(noisy_logprobs(trained, prompt, texts, 0.5, seed=1), noisy)
+    rounded = noisy_logprobs(trained, prompt, texts, None, seed=0)
+    assert rounded.sum(1).exp().sum().item() == pytest.approx(1, abs=1e-12)
+    off = (rounded - counted.logprobs).abs().max()
+    assert 1e-4 < off < 0.5
+    assert next(trained.parameters()).dtype == torch.float64  # the copy was rounded, not it
+
+
+def test_small_steps_climb_and_leave_the_policy_alone(trained, env):
+    before = [weight.clone() for weight in trained.parameters()]
+    later = climb(trained, env, 1, learning_rate=1e-5)
+    assert all(map(torch.equal, before, trained.parameters()))
+    moves = [(a - b).abs().max().item() for a, b in zip(before, later.parameters())]
+    assert max(moves) == pytest.approx(1e-5, rel=0.01)  # the first step of Adam, in any direction
+    with torch.no_grad():
+        assert success(later, env).mean() > success(trained, env).mean()

@@ -107,9 +107,20 @@ def source_hash(notebook):
 
 
 def exercises(path):
-    """(solution, check, graded) of each exercise; that they stand so is tested below."""
+    """(solution, check, graded, …) of each exercise; that they stand so is tested below.
+
+    An exercise with two halves has two graded cells.
+    """
     cells = code_cells(path)
-    return [cells[i : i + 3] for i, cell in enumerate(cells) if role(cell) == "solution"]
+    return [exercise_at(cells, i) for i, cell in enumerate(cells) if role(cell) == "solution"]
+
+
+def exercise_at(cells, start):
+    """The cells of the exercise whose solution is cells[start]."""
+    end = start + 2
+    while end < len(cells) and role(cells[end]) == "graded":
+        end += 1
+    return cells[start:end]
 
 
 # Playing a lesson.
@@ -178,19 +189,24 @@ def attempt(exercise, namespace):
 
 
 def play_cells(path, play):
-    namespace, cells = {"__name__": "__main__", "display": display}, iter(code_cells(path))
-    for cell in cells:
+    namespace, cells = {"__name__": "__main__", "display": display}, code_cells(path)
+    tests = [test.id for exercise in exercises(path) for test in exercise[1:]]
+    for index, cell in enumerate(cells):
+        if cell.id in tests:
+            continue
         if role(cell) != "solution":
             error = execute(cell, namespace)
             play.errors |= {cell.id: error} if error else {}
             continue
-        check, graded, grade_id = next(cells), next(cells), cell.metadata.nbgrader.grade_id
+        _, check, *graded = exercise_at(cells, index)
+        grade_id = cell.metadata.nbgrader.grade_id
         solved = dict(namespace)  # the graded cell may use what the check defines
-        play.attempts[grade_id, "solution"] = attempt([cell, check, graded], solved)
+        play.attempts[grade_id, "solution"] = attempt([cell, check, *graded], solved)
         for name, answer in WRONG.get(grade_id, {}).items():
             wrong = replaced(SOLUTION, cell, answer)
-            play.attempts[grade_id, name] = attempt([wrong, check, graded], dict(solved))
-        released = [replaced(SOLUTION, cell, STUB), check, graded, replaced(HIDDEN, graded, "")]
+            play.attempts[grade_id, name] = attempt([wrong, check, *graded], dict(solved))
+        as_released = [replaced(HIDDEN, test, "") for test in graded]
+        released = [replaced(SOLUTION, cell, STUB), check, *graded, *as_released]
         play.attempts[grade_id, "stub"] = attempt(released, namespace)
 
 
@@ -251,12 +267,12 @@ def test_runs_in_fast_mode_without_the_learners_answers(path):
 @every_lesson
 def test_solutions_pass_and_stubs_fail(path):
     attempts = played(path).attempts
-    for solution, _, _ in exercises(path):
+    for solution, *_ in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
-        assert attempts[grade_id, "solution"] == [None, None], grade_id
+        assert set(attempts[grade_id, "solution"]) == {None}, grade_id
         for error in attempts[grade_id, "stub"]:
-            # The third is the graded cell as students get it: it must not pass either, so a line
-            # of it stays visible, and calls the function.
+            # The last are the graded cells as students get them: they must not pass either, so a
+            # line of each stays visible, and calls the function.
             assert isinstance(error, NotImplementedError), (grade_id, error)
             assert "is not written yet" in str(error), (grade_id, "call it by answer(…)")
 
@@ -264,22 +280,25 @@ def test_solutions_pass_and_stubs_fail(path):
 @every_lesson
 def test_wrong_answers_fail_the_graded_test(path):
     attempts = played(path).attempts
-    for solution, _, _ in exercises(path):
+    for solution, *_ in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert len(WRONG.get(grade_id, {})) >= 3, f"{grade_id}: wrong_answers.py has too few"
         for name in WRONG[grade_id]:
-            _, error = attempts[grade_id, name]
-            assert isinstance(error, AssertionError), (grade_id, name, error)
+            _, *errors = attempts[grade_id, name]  # one half may be right
+            failed = [error for error in errors if error is not None]
+            assert failed, (grade_id, name)
+            for error in failed:
+                assert isinstance(error, AssertionError), (grade_id, name, error)
 
 
 @every_lesson
 def test_wrong_answers_fail_the_visible_check(path):
     """Silence means right: what is wrong fails before it is graded, with a sentence that helps."""
     attempts = played(path).attempts
-    for solution, _, _ in exercises(path):
+    for solution, *_ in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
         for name in WRONG[grade_id]:
-            error, _ = attempts[grade_id, name]
+            error, *_ = attempts[grade_id, name]
             assert isinstance(error, AssertionError), (grade_id, name, error)
             assert len(str(error).split()) >= 4, (grade_id, name, "say what is wrong")
 
@@ -457,8 +476,8 @@ def test_redefines_nothing_of_the_package_and_imports_little_else(path):
 def test_nbgrader_metadata(path):
     cells, number = code_cells(path), path.stem[:2]
     roles = "".join({"solution": "S", "graded": "G", "": "."}[role(cell)] for cell in cells)
-    assert re.fullmatch(r"(\.|S\.G)*", roles) and "S" in roles, "solution, check, graded test"
-    for solution, check, graded in exercises(path):
+    assert re.fullmatch(r"(\.|S\.GG?)*", roles) and "S" in roles, "solution, check, graded test"
+    for solution, check, *tests in exercises(path):
         grade_id = solution.metadata.nbgrader.grade_id
         assert re.fullmatch(number + r"(-[a-z0-9]+)+", grade_id)
         expected = {
@@ -466,8 +485,10 @@ def test_nbgrader_metadata(path):
             "solution": True, "task": False,
         }  # fmt: skip
         assert solution.metadata.nbgrader == expected
-        graded_too = {"grade": True, "grade_id": f"{grade_id}-test", "locked": True, "points": 2}
-        assert graded.metadata.nbgrader == expected | graded_too | {"solution": False}
+        graded_too = {"grade": True, "locked": True, "points": 2 // len(tests), "solution": False}
+        for graded, end in zip(tests, ("-test", "-test-too")):
+            graded_too["grade_id"] = grade_id + end
+            assert graded.metadata.nbgrader == expected | graded_too
         assert '"""' in solution.source.split("### BEGIN")[0] and "answer(" in check.source
     for cell in cells:
         for name, owner in (("SOLUTION", "solution"), ("HIDDEN TESTS", "graded")):

@@ -73,6 +73,35 @@ def answer(function: Callable, *arguments, **options):
             raise
         message = f"`{function.__name__}` is not written yet: fill in the exercise cell above"
         raise NotImplementedError(message) from None
+    except (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        message = f"`{function.__name__}` stops: {slip(error)}"
+        raise AssertionError(message) from error  # whose traceback names the learner's line
+
+
+def slip(error: Exception) -> str:
+    """What an exception in a learner's function means, in a sentence; Python's words at the end."""
+    text = (str(error).strip().splitlines() or ["no text"])[0]
+    said = f"({type(error).__name__}: {text})"
+    if isinstance(error, KeyError):
+        return f"it asks a dictionary for a name that is not there {said}"
+    for sign, sentence in SLIPS.items():
+        if sign in text:
+            return f"{sentence} {said}"
+    return f"the error below says why, and at which line {said}"
+
+
+SLIPS = {  # part of Python's or PyTorch's message: what has happened
+    "'tuple' object": "several values stand where one is needed; policy(tokens) returns two",
+    "tuple indices": "several values stand where one is needed; policy(tokens) returns two",
+    "not tuple": "several values stand where one is needed; policy(tokens) returns two",
+    "got (tuple": "several values stand where one is needed; policy(tokens) returns two",
+    "'NoneType'": "something there is None; is a `return` missing?",
+    "does not require grad": "no gradient is attached to what you differentiate",
+    "must match the size of tensor": "two tensors there have shapes that do not fit",
+    "size does not match": "two tensors there have shapes that do not fit",
+    "Size does not match": "two tensors there have shapes that do not fit",
+}
 
 
 def check_answer(*arguments, **options) -> None:

@@ -168,27 +168,25 @@ def square_of_answers(
     return figure
 
 
-def loss_and_success(curve: list[dict], floor: float, k: int) -> Figure:
-    """How far the loss has come, success and pass@k (entries with step, loss, success, pass_at_k).
+def loss_and_success(curve: list[dict], floor: float) -> Figure:
+    """Loss in nats an answer with its floor, and success with what the loss promises.
 
-    The loss is drawn as the share of its fall from the first entry to `floor` that is done.
+    The curve has entries with step, loss, success and promise.
     """
-    title = "When the loss has nearly arrived, success is only half-way"
-    figure, (axis,) = panels(title, width=7.2, height=3.9)
-    steps, fall = [e["step"] for e in curve], curve[0]["loss"] - floor
-    done = [(curve[0]["loss"] - e["loss"]) / fall for e in curve]
-    reach, success = ([e[key] for e in curve] for key in ("pass_at_k", "success"))
-    axis.plot(steps, reach, color=GREEN, linewidth=2.2, label=f"pass@{k}: one of {k} is right")
-    axis.plot(steps, done, color=GREY, linewidth=2.2, label="loss: share of its fall that is done")
-    axis.plot(steps, success, color=BLUE, linewidth=2.2, label="success: a single sample is right")
-    near = next((step for step, share in zip(steps, done) if share >= 0.9), None)
-    if near is not None:
-        axis.axvline(near, color=ORANGE, linewidth=1.5)
-        note = "nine tenths of the\nloss's fall are done"
-        axis.text(near - 6, 0.03, note, ha="right", va="bottom", color="#9A6A00", fontsize=9)
-    axis.set(xlabel="pretraining step", ylabel="share, from 0 to 1", ylim=(0, 1.03))
-    axis.set_xlim(0, steps[-1])
-    axis.legend(loc="lower right", frameon=False)
+    figure, (left, right) = panels("Loss (nats an answer)", "Success", width=4.6, height=3.4)
+    steps = [entry["step"] for entry in curve]
+    left.plot(steps, [entry["loss"] for entry in curve], color=GREY, linewidth=2.2)
+    left.axhline(floor, color=RED, linewidth=1.2)
+    left.text(steps[-1], floor - 0.15, "floor", ha="right", va="top", color=RED)
+    left.set(ylim=(0, None))
+    success = [entry["success"] for entry in curve]
+    promise = [entry["promise"] for entry in curve]
+    right.plot(steps, success, color=BLUE, linewidth=2.2, label="success, counted")
+    right.plot(steps, promise, "--", color=RED, linewidth=1.6, label="at least, by the loss")
+    right.set(ylim=(0, 1.03))
+    right.legend(loc="lower right", frameon=False)
+    for axis in (left, right):
+        axis.set(xlabel="pretraining step", xlim=(0, steps[-1]))
     return figure
 
 
@@ -241,40 +239,27 @@ def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
 
 
 def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> Figure:
-    """Share of live groups against a prompt's success: exact curves, and sampled dots.
+    """Share of live groups against V: exact curves, and sampled dots.
 
-    `curves` maps a group size to (success, share); `dots` maps the label of a policy to the same
-    by group size, with a place for each prompt. A policy has one colour.
+    `curves` maps two group sizes, the smaller one first, to (V, share); `dots` maps the label of a
+    policy to the same by group size, with a place for each prompt. A policy has one colour.
     """
-    title = "A group is silent where answers are nearly always wrong, or nearly always right"
+    title = "A group is live if it has both right and wrong answers"
     figure, (axis,) = panels(title, width=7.4, height=4.0)
-    for size, (success, share) in curves.items():
+    heights = (-26, 7)  # of the labels, in points: under the lower curve and over the upper one
+    for (size, (success, share)), height in zip(curves.items(), heights):
         axis.plot(success, share, color="black", linewidth=1.2)
+        place = (0.5, share.max())
         label = f"groups of {size}"
-        axis.annotate(label, (0.5, share.max()), (0, -16), textcoords="offset points", ha="center")
+        axis.annotate(label, place, (0, height), textcoords="offset points", ha="center")
     for (label, sizes), color in zip(dots.items(), (ORANGE, BLUE)):
         for success, share in sizes.values():
             axis.plot(success, share, "o", color=color, markersize=5, label=label)
             label = None  # one entry in the legend
     axis.legend(loc="lower center", frameon=False)
-    axis.set(xlabel="success V of the prompt (exact)", ylabel="share of groups that carry a signal")
-    axis.set(xlim=(0, 1), ylim=(0, 1.03))
-    return figure
-
-
-def weight_of_prompts(curves: dict[str, tuple]) -> Figure:
-    """The factor that a division by the std leaves on a prompt's gradient, a curve per label.
-
-    `curves` maps a label to (success, factor); the last is drawn dashed.
-    """
-    title = "Dividing by the std gives hard and easy prompts more weight"
-    figure, (axis,) = panels(title, width=7.4, height=3.6)
-    for (label, (success, factor)), color in zip(curves.items(), (GREY, BLUE, GREEN, "black")):
-        line = "--" if label == list(curves)[-1] else "-"
-        axis.plot(success, factor, line, color=color, linewidth=2, label=label)
-    axis.legend(loc="upper center", frameon=False)
-    axis.set(xlabel="success V of the prompt", ylabel="factor on its mean gradient")
-    axis.set(xlim=(0, 1), ylim=(0, 8))
+    axis.set(xlabel="V, the probability of a right answer to the prompt (exact)")
+    axis.set(ylabel="share of live groups", xlim=(0, 1), ylim=(0, 1.12))
+    axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     return figure
 
 
@@ -348,26 +333,18 @@ def stale_data(stored: list[dict], live: list[dict]) -> Figure:
     return figure
 
 
-def noise_by_baseline(baselines: list[float], curves: dict[str, dict]) -> Figure:
-    """Exact noise of one sample against a constant baseline: a panel for each named network.
-
-    A curve is of parts.counted_noise: success, noise (a list over baselines), at_success, best
-    and least.
-    """
-    names = [f"a network that is {name}" for name in curves]
-    figure, axes = panels(*names, width=4.6, height=3.7)
-    figure.suptitle("The quietest baseline lies far below the success rate")
-    for axis, curve in zip(axes, curves.values()):
-        axis.plot(baselines, curve["noise"], color=BLUE, linewidth=2.2)
-        axis.plot(curve["best"], curve["least"], "v", color=GREEN, markersize=11)
-        axis.plot(curve["success"], curve["at_success"], "o", color=RED, markersize=9)
-        low, high = (curve["best"], curve["least"]), (curve["success"], curve["at_success"])
-        near = dict(textcoords="offset points")
-        axis.annotate("quietest b", low, (2, 14), color=GREEN, **near)
-        axis.annotate("b = success rate", high, (-11, 0), ha="right", color=RED, **near)
-        axis.set(xlabel="baseline b (reward)", xlim=(-0.04, 1.02))
-        axis.set_ylim(-0.04 * max(curve["noise"]), None)
-    axes[0].set_ylabel("noise (mean squared distance)")
+def noise_by_baseline(
+    baselines: list[float], noise: list[float], marks: dict[str, tuple[float, float]]
+) -> Figure:
+    """The noise of one sample against a constant baseline; marks name (baseline, noise) points."""
+    figure, (axis,) = panels("Noise of one sample's policy gradient", width=6.4, height=3.6)
+    axis.plot(baselines, noise, color=BLUE, linewidth=2.2)
+    for (name, point), color, place in zip(marks.items(), (GREEN, RED), ((-4, 14), (12, -10))):
+        axis.plot(*point, "o", color=color, markersize=10)
+        text = f"{name} = {point[0]:.2f}: noise {point[1]:.1f}"
+        axis.annotate(text, point, place, textcoords="offset points", color=color, fontsize=11)
+    axis.set(xlabel="constant baseline b", ylabel="noise (in squared lengths of ∇V)")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.04 * max(noise), None))
     return figure
 
 

@@ -58,6 +58,14 @@ def print_rows(rows: list[dict]) -> None:
     print_columns({key: [row[key] for row in rows] for key in rows[0]}, digits=2)
 
 
+def vector_texts(vectors: Tensor, digits: int = 2) -> list[str] | str:
+    """Vectors (N, D) as N texts, or one (D,) as a text, for a table."""
+    if vectors.dim() == 1:
+        numbers = [round(number, digits) + 0.0 for number in vectors.tolist()]  # no -0.0
+        return "(" + ", ".join(f"{number:.{digits}f}" for number in numbers) + ")"
+    return [vector_texts(vector, digits) for vector in vectors]
+
+
 def interval_text(mean: float, low: float, high: float) -> str:
     """A mean and its interval, "-" for nan."""
     return "-" if math.isnan(mean) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
@@ -75,7 +83,7 @@ def answer(function: Callable, *arguments, **options):
         raise NotImplementedError(message) from None
     except (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip
-        message = f"`{function.__name__}` stops: {slip(error)}"
+        message = f"`{function.__name__}` breaks off: {slip(error)}"
         raise AssertionError(message) from error  # whose traceback names the learner's line
 
 
@@ -88,7 +96,7 @@ def slip(error: Exception) -> str:
     for sign, sentence in SLIPS.items():
         if sign in text:
             return f"{sentence} {said}"
-    return f"the error below says why, and at which line {said}"
+    return f"your code raises an error {said}"
 
 
 SLIPS = {  # part of Python's or PyTorch's message: what has happened

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -23,9 +22,8 @@ from minicf.gpt import GPT
 from minicf.grpo import group_advantages
 from minicf.ppo import clipped_surrogate, gae
 from minicf.pretrain import pretrain
-from minicf.rollout import Rollout, completion_logprobs, completion_mask, sample
+from minicf.rollout import Rollout, completion_logprobs, sample
 from minicf.tap import tap
-from minicf.variants import cispo_loss
 from train import improve
 
 PREDICTOR_LABELS = {  # of the study's predictors of RL's gain; J is the mean success
@@ -49,51 +47,6 @@ def pretrained_copies(
     return copies
 
 
-def print_samples(players: dict[str, nn.Module], env: World, prompt: Tensor, count: int) -> None:
-    """What each player, a named policy, writes after one prompt (P,), and whether it is right."""
-    generator = torch.Generator().manual_seed(2)
-    for name, policy in players.items():
-        rollout = sample(policy, env, prompt[None], count, generator)
-        written = []
-        for row, mask, reward in zip(rollout.completions, rollout.mask, rollout.rewards):
-            text = env.decode(row[mask]) + (" ✓" if reward > 0 else "  ")
-            written.append(text.ljust(env.completion_length + 4))
-        print(f"{name:26}", "".join(written))
-
-
-def corpus_shares(env: SumGame) -> tuple[Tensor, Tensor]:
-    """How often pretraining shows each right answer, in the order of solution_probabilities (R,),
-    and how many tokens the answer has (R,)."""
-    answers = torch.cat([env.solutions(prompt) for prompt in env.prompts])
-    lengths = completion_mask(answers, env.eos).sum(1)  # a sum of n digits has 2n tokens
-    return 10.0 ** -(lengths / 2) / env.max_terms, lengths
-
-
-def corpus_loss(policy: nn.Module, env: SumGame) -> float:
-    """Exact pretraining loss in nats a token: the mean over the whole corpus, not over a batch."""
-    shares, lengths = corpus_shares(env)
-    with torch.no_grad():
-        probabilities, _ = solution_probabilities(policy, env)
-    return (-(shares @ probabilities.log()) / (shares @ lengths.to(shares))).item()
-
-
-def corpus_entropy(env: SumGame) -> float:
-    """The corpus's entropy in nats a token, the lowest corpus_loss that any policy can have."""
-    shares, lengths = corpus_shares(env)
-    counts = torch.tensor([len(env.solutions(prompt)) for prompt in env.prompts])
-    rows = torch.arange(len(env.prompts)).repeat_interleave(counts)  # which prompt it answers
-    asked = torch.zeros(len(env.prompts)).index_add(0, rows, shares)  # how often each prompt comes
-    return (-(shares @ (shares / asked[rows]).log()) / (shares @ lengths.to(shares))).item()
-
-
-def vector_texts(vectors: Tensor, digits: int = 2) -> list[str] | str:
-    """Vectors (N, D) as N texts, or one (D,) as a text, for a table."""
-    if vectors.dim() == 1:
-        numbers = [round(number, digits) + 0.0 for number in vectors.tolist()]  # no -0.0
-        return "(" + ", ".join(f"{number:.{digits}f}" for number in numbers) + ")"
-    return [vector_texts(vector, digits) for vector in vectors]
-
-
 def gradient_of(outputs: Tensor, policy: nn.Module) -> Tensor:
     """The gradient of each output with respect to all of the policy's weights.
 
@@ -103,67 +56,6 @@ def gradient_of(outputs: Tensor, policy: nn.Module) -> Tensor:
     weights = list(policy.parameters())
     gradients = torch.autograd.grad(outputs, weights, one_hot, True, is_grads_batched=True)
     return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
-
-
-def counted_noise(
-    policy: nn.Module, env: SumGame, baselines: list[float], prompts: Tensor
-) -> dict:  # fmt: skip
-    """Exact noise of one sample's estimate of the gradient, for each constant baseline.
-
-    By enumeration, and a mean over prompts (N, P): `success`, the `noise` of each baseline, the
-    `best` baseline with its `least` noise, the noise `at_success`, and the mean squared lengths of
-    the scores of `right` and of `wrong` completions.
-    """
-    sums = []
-    for prompt in prompts:
-        rollout, chances = outcomes(policy, env, prompt)
-        logprobs = completion_logprobs(policy, prompt[None], rollout.completions, len(chances))
-        scores = gradient_of(logprobs.masked_fill(~rollout.mask, 0.0).sum(1), policy)  # (M, W)
-        lengths, rewards = scores.square().sum(1), rollout.rewards.to(chances)
-        gradient = (chances * rewards) @ scores
-        means = (rewards, lengths, rewards * lengths)
-        sums.append([*(chances @ mean for mean in means), gradient.square().sum()])
-    success, squares, right, squared_gradient = torch.tensor(sums).mean(0).tolist()
-
-    def noise(b: float) -> float:  # E[(r - b)^2 |s|^2] - |gradient|^2, where r^2 = r
-        return right - 2 * b * right + b * b * squares - squared_gradient
-
-    return {
-        "success": success,
-        "noise": [noise(b) for b in baselines],
-        "best": right / squares,
-        "least": noise(right / squares),
-        "at_success": noise(success),
-        "right": right / success,
-        "wrong": (squares - right) / (1 - success),
-    }
-
-
-def loss_of_package(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """The plain policy-gradient loss of logprobs and mask (B, T) and advantages (B,).
-
-    By cispo_loss, whose ratio is 1 here: tokens are added up, completions averaged.
-    """
-    loss, _ = cispo_loss(logprobs, logprobs, advantages, mask)
-    return loss * mask.sum().item() / len(mask)  # the loss is a mean over tokens
-
-
-def descend(policy: nn.Module, env: World, loss_of: Callable, steps: int) -> float:
-    """Plain gradient descent in place; returns the last loss_of(logprobs, advantages, mask).
-
-    Each step samples every prompt eight times; the advantages are leave-one-out.
-    """
-    optimizer = torch.optim.SGD(policy.parameters(), lr=0.05)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        rollout = sample(policy, env, env.prompts, 8, generator)
-        advantages = group_advantages(rollout.rewards, 8, "leave-one-out", "none")
-        logprobs = completion_logprobs(policy, env.prompts, rollout.completions, 8)
-        loss = loss_of(logprobs, advantages, rollout.mask)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss.item()
 
 
 def clip_curve(ratios: list[float], advantage: float, clip=(0.2, 0.2)) -> tuple[list, list]:
@@ -208,56 +100,6 @@ def reuse_batch(
         loss.backward()
         optimizer.step()
     return rows
-
-
-def live_share(value: Tensor | float, group_size: int) -> Tensor | float:
-    """The chance that a group has both right and wrong answers, at success `value` of each."""
-    return 1 - value**group_size - (1 - value) ** group_size
-
-
-def sampled_live_share(
-    policy: nn.Module, env: World, group_size: int, groups: int, generator: torch.Generator
-) -> Tensor:
-    """The share of so many sampled groups whose rewards are not all equal, by prompt: (N,)."""
-    rollout = sample(policy, env, env.prompts, group_size * groups, generator)
-    rewards = rollout.rewards.view(len(env.prompts), groups, group_size)
-    live = rewards.amax(2) != rewards.amin(2)
-    return live.float().mean(1)
-
-
-def mean_rise(values: list[float], group_size: int) -> list[float]:
-    """How much GRPO's advantage of an answer rises, on average, if it is right and not wrong.
-
-    For each of the values; exact, over the other answers, each right with that probability.
-    """
-    others, rises = group_size - 1, []
-    for right in range(others + 1):
-        rest = torch.tensor([1.0] * right + [0.0] * (others - right))
-        if_right = group_advantages(torch.cat([torch.ones(1), rest]), group_size)
-        if_wrong = group_advantages(torch.cat([torch.zeros(1), rest]), group_size)
-        rises.append((if_right[0] - if_wrong[0]).item())
-    means = []
-    for value in values:
-        mean = 0.0
-        for right, rise in enumerate(rises):
-            ways = math.comb(others, right)
-            mean += ways * value**right * (1 - value) ** (others - right) * rise
-        means.append(mean)
-    return means
-
-
-def cosine_to_gradient(policy: nn.Module, env: SumGame, prompt: Tensor, aggregate: str) -> float:
-    """The cosine of a loss's mean gradient, over all answers to prompt (P,), with that of success.
-
-    The advantages are the reward minus the exact success; `aggregate` is as in `ppo`.
-    """
-    answers, chance = outcomes(policy, env, prompt)
-    value = success(policy, env, prompt[None]).sum()
-    logprobs = completion_logprobs(policy, prompt[None], answers.completions, len(chance))
-    advantages = (answers.rewards - value.detach()) * chance
-    loss, _ = clipped_surrogate(logprobs, logprobs, advantages, answers.mask, aggregate=aggregate)
-    directions = gradient_of(-loss, policy), gradient_of(value, policy)
-    return torch.cosine_similarity(*directions).item()
 
 
 def print_switches(methods: dict[str, Method]) -> None:

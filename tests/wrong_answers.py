@@ -7,12 +7,37 @@ assertion of both: an answer that crashes would prove nothing about the test.
 
 WRONG = {
     "01-logprob": {
-        "detached": """
+        "nothing returned": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            logits = policy(tokens)[0][:, prompts.size(1) - 1 :].detach()
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
             logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
             stops = (completions == eos).long()
-            return (logprobs * (stops.cumsum(1) - stops == 0)).sum(1)
+            mask = stops.cumsum(1) - stops == 0
+            (logprobs * mask).sum(1)
+        """,
+        "detached": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1).detach()
+        """,
+        "a list of floats": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1).tolist()
+        """,
+        "a tuple": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1), mask
         """,
         "zeros": "return 0 * policy(prompts)[0].sum((1, 2))",
         "the logits one position early": """
@@ -20,25 +45,162 @@ WRONG = {
             logits = policy(tokens)[0][:, prompts.size(1) - 2 : -1]
             logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
             stops = (completions == eos).long()
-            return (logprobs * (stops.cumsum(1) - stops == 0)).sum(1)
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the logits one position late": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) :]
+            logits = torch.cat([logits, logits[:, -1:]], 1)
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs[:, :-1] * mask[:, :-1]).sum(1)
+        """,
+        "one position too few": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the last token fed, too": """
+            tokens = torch.cat([prompts, completions], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the cache not left aside": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
         """,
         "the first token dropped": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
             logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
             logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
             stops = (completions == eos).long()
-            return (logprobs * (stops.cumsum(1) - stops == 0))[:, 1:].sum(1)
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask)[:, 1:].sum(1)
         """,
         "the stop dropped": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
             logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
             logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
             return (logprobs * (completions != eos)).sum(1)
+        """,
+        "one stop too many": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            mask = stops.cumsum(1) - stops <= 1
+            return (logprobs * mask).sum(1)
         """,
         "the fill-up counted": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
             logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
-            return logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0].sum(1)
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return logprobs.sum(1)
+        """,
+        "logits instead of log-probabilities": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "log_softmax over positions": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the probability": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1).exp()
+        """,
+        "probabilities added up": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs.exp() * mask).sum(1)
+        """,
+        "the mean over tokens": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1) / mask.sum(1)
+        """,
+        "the mean over positions": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).mean(1)
+        """,
+        "the sign": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return -(logprobs * mask).sum(1)
+        """,
+        "one number for each token": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return logprobs * mask
+        """,
+        "one number for all rows": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum().view(1)
+        """,
+        "the first prompt for every row": """
+            tokens = torch.cat([prompts[:1].expand(len(prompts), -1), completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the mask of the first row for every row": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask[:1]).sum(1)
         """,
         "the package's own": """
             logprobs = completion_logprobs(policy, prompts, completions)
@@ -46,13 +208,59 @@ WRONG = {
         """,
     },
     "01-success": {
+        "nothing returned": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            torch.stack(values)
+        """,
+        "a list": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return values
+        """,
+        "a list of floats": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum().item())
+            return values
+        """,
+        "floats made a tensor": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum().item())
+            return torch.tensor(values)
+        """,
+        "without gradients": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values).detach()
+        """,
         "zeros": "return 0 * policy(env.prompts)[0].sum((1, 2))",
         "the mean over right answers": """
             values = []
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().mean())
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().mean())
             return torch.stack(values)
         """,
         "the likeliest right answer alone": """
@@ -60,7 +268,8 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().max())
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().max())
             return torch.stack(values)
         """,
         "the fill-up counted": """
@@ -68,6 +277,7 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
                 values.append(logprobs.sum(1).exp().sum())
             return torch.stack(values)
         """,
@@ -76,7 +286,8 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                values.append((logprobs * (rows != env.eos)).sum(1).exp().sum())
+                mask = rows != env.eos
+                values.append((logprobs * mask).sum(1).exp().sum())
             return torch.stack(values)
         """,
         "log-probabilities added up": """
@@ -84,7 +295,35 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                values.append((logprobs * completion_mask(rows, env.eos)).sum())
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum())
+            return torch.stack(values)
+        """,
+        "exp after the sum over answers": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum().exp())
+            return torch.stack(values)
+        """,
+        "probabilities of tokens added up": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs.exp() * mask).sum())
+            return torch.stack(values)
+        """,
+        "probabilities masked before they are multiplied": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs.exp() * mask).prod(1).sum())
             return torch.stack(values)
         """,
         "the mean over tokens": """
@@ -92,8 +331,8 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                live = completion_mask(rows, env.eos)
-                values.append(((logprobs * live).sum(1) / live.sum(1)).exp().sum())
+                mask = completion_mask(rows, env.eos)
+                values.append(((logprobs * mask).sum(1) / mask.sum(1)).exp().sum())
             return torch.stack(values)
         """,
         "as if answers were drawn independently": """
@@ -101,23 +340,64 @@ WRONG = {
             for prompt in env.prompts:
                 rows = env.solutions(prompt)
                 logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
-                chances = (logprobs * completion_mask(rows, env.eos)).sum(1).exp()
-                values.append(1 - (1 - chances).prod())
+                mask = completion_mask(rows, env.eos)
+                values.append(1 - (1 - (logprobs * mask).sum(1).exp()).prod())
+            return torch.stack(values)
+        """,
+        "the probability to be wrong": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return 1 - torch.stack(values)
+        """,
+        "the mean over prompts": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values).mean()
+        """,
+        "the first prompt's success for all": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values[:1] * len(values))
+        """,
+        "answers scored after the first prompt": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, env.prompts[0].expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "a prompt for all its answers": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt[None], rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
             return torch.stack(values)
         """,
         "sampled": """
             rollout = sample(policy, env, env.prompts, 64, torch.Generator().manual_seed(0))
             return rollout.rewards.view(-1, 64).mean(1)
         """,
-        "without gradients": """
-            values = []
-            for prompt in env.prompts:
-                rows = env.solutions(prompt)
-                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows).detach()
-                values.append((logprobs * completion_mask(rows, env.eos)).sum(1).exp().sum())
-            return torch.stack(values)
-        """,
         "the package's own": "return success(policy, env)",
+        "the package's own, before it is added up": """
+            probabilities, rows = solution_probabilities(policy, env)
+            return torch.zeros(len(env.prompts)).index_add(0, rows, probabilities)
+        """,
     },
     "02-loss": {
         "the mask multiplied": """
@@ -158,7 +438,33 @@ WRONG = {
         "probabilities instead of their logarithms": """
             return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1).exp()).mean()
         """,
-        "the package's own": "return loss_of_package(logprobs, advantages, mask)",
+        "the mean over B·T places": """
+            return -(advantages.detach()[:, None] * logprobs).masked_fill(~mask, 0.0).mean()
+        """,
+        "the ratio in the place of the logarithm": """
+            logprob = logprobs.masked_fill(~mask, 0.0).sum(1)
+            return -(advantages.detach() * (logprob - logprob.detach()).exp()).mean()
+        """,
+        "detached": """
+            return -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean().detach()
+        """,
+        "a number without a gradient": """
+            return -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean().item()
+        """,
+        "one loss for each completion": """
+            return -advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)
+        """,
+        "a tuple": """
+            loss = -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+            return loss, {}
+        """,
+        "no return": "loss = -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()",
+        "the package's own": """
+            none = (float("inf"), float("inf"))
+            old = logprobs.detach()
+            loss, _ = clipped_surrogate(logprobs, old, advantages, mask, none, "constant")
+            return loss * mask.size(1)
+        """,
     },
     "02-loo": {
         "zeros": "return torch.zeros_like(rewards)",
@@ -197,8 +503,79 @@ WRONG = {
             groups = rewards.view(-1, group_size)
             return (1.5 * (groups - groups.mean(1, keepdim=True))).flatten()
         """,
+        "no return": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+        """,
+        "not flattened": """
+            groups = rewards.view(-1, group_size)
+            return groups - (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+        """,
         "the package's own": """
             return group_advantages(rewards, group_size, "leave-one-out", "none")
+        """,
+    },
+    "02-all": {
+        "zeros": "return torch.zeros(scores.size(1))",
+        "the sum over members": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return p[groups].prod(1) @ (advantages * scores[groups]).sum(1)
+        """,
+        "every group counts the same": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return (advantages * scores[groups]).mean((0, 1))
+        """,
+        "groups added up": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return (advantages * scores[groups]).mean(1).sum(0)
+        """,
+        "probabilities added": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return p[groups].sum(1) @ (advantages * scores[groups]).mean(1)
+        """,
+        "the probability of one member": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return p[groups[:, 0]] @ (advantages * scores[groups]).mean(1)
+        """,
+        "the sign": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return -(p[groups].prod(1) @ (advantages * scores[groups]).mean(1))
+        """,
+        "all groups as one": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), groups.numel()).view(-1, G, 1)
+            return p[groups].prod(1) @ (advantages * scores[groups]).mean(1)
+        """,
+        "the exact gradient": "return (p * rewards) @ scores",
+        "leave-one-out whatever is asked": """
+            G = groups.size(1)
+            paid = rewards[groups]
+            advantages = paid - (paid.sum(1, keepdim=True) - paid) / (G - 1)
+            return p[groups].prod(1) @ (advantages[..., None] * scores[groups]).mean(1)
+        """,
+        "the group's mean whatever is asked": """
+            paid = rewards[groups]
+            advantages = paid - paid.mean(1, keepdim=True)
+            return p[groups].prod(1) @ (advantages[..., None] * scores[groups]).mean(1)
+        """,
+        "members in another order": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(G, -1).T[..., None]
+            return p[groups].prod(1) @ (advantages * scores[groups]).mean(1)
+        """,
+        "one estimate for each group": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return (advantages * scores[groups]).mean(1)
+        """,
+        "no return": """
+            chances = p[groups].prod(1)
         """,
     },
     "03-clip": {
@@ -412,17 +789,34 @@ WRONG = {
             centred = groups - groups.mean(1, keepdim=True)
             return (centred / (groups.std(1, keepdim=True) + 1e-8)).flatten()
         """,
-        "a guard and an epsilon": """
+        """,
+        """,
+        "a guard and TRL's epsilon": """
             groups = rewards.view(-1, group_size)
             equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
             centred = groups - groups.mean(1, keepdim=True)
-            scaled = centred / (groups.std(1, keepdim=True) + 1e-8)
+            scaled = centred / (groups.std(1, keepdim=True) + 1e-4)
             return scaled.masked_fill(equal, 0.0).flatten()
         """,
-        "nearly equal is equal": """
+        "the mean and std of the whole batch": """
+            if rewards.amax() == rewards.amin():
+                return torch.zeros_like(rewards)
+            return (rewards - rewards.mean()) / rewards.std()
+        """,
+        "not flattened": """
             groups = rewards.view(-1, group_size)
-            centred, std = groups - groups.mean(1, keepdim=True), groups.std(1, keepdim=True)
-            return (centred / std.clamp(min=1e-6)).masked_fill(std < 1e-6, 0.0).flatten()
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            std = groups.std(1, keepdim=True).masked_fill(equal, 1.0)
+            return ((groups - groups.mean(1, keepdim=True)) / std).masked_fill(equal, 0.0)
+        """,
+        "a tuple": """
+            groups = rewards.view(-1, group_size)
+            return groups.mean(1), groups.std(1)
+        """,
+        "no return": "groups = rewards.view(-1, group_size)",
+        "the mean does not keep its dimension": """
+            groups = rewards.view(-1, group_size)
+            return ((groups - groups.mean(1)) / groups.std(1)).flatten()
         """,
         "std with ddof 0": """
             groups = rewards.view(-1, group_size)
@@ -450,28 +844,376 @@ WRONG = {
         """,
         "the package's own": "return group_advantages(rewards, group_size)",
     },
-    "04-weights": {
-        "zeros": "return torch.zeros(mask.shape)",
-        "the sign": "return -mask.float() / mask.sum(1, keepdim=True) / len(mask)",
-        "the mean over all tokens": "return mask.float() / mask.sum()",
-        "those of constant": "return mask.float() / mask.numel()",
-        "not divided by the number of answers": "return mask.float() / mask.sum(1, keepdim=True)",
-        "tokens after the stop": """
-            return torch.ones(mask.shape) / mask.sum(1, keepdim=True) / len(mask)
+    "04-loop": {
+        "old log-probabilities afresh at each update": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                old_logprobs = logprobs.detach()
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
         """,
-        "the stop weighs nothing": """
-            lengths = mask.sum(1, keepdim=True)
-            before = (torch.arange(mask.size(1)) < lengths - 1).float()
-            return before / lengths / len(mask)
+        "the ratio of the log-probabilities to themselves": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                old_logprobs = logprobs
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
         """,
-        "divided by the columns": "return mask.float() / mask.sum(0) / mask.size(1)",
-        "divided by the number of places": """
-            return mask.float() / mask.sum(1, keepdim=True) / mask.size(1)
+        "old log-probabilities with a gradient": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers)
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
         """,
-        "right for two answers only": "return mask.float() / mask.sum(1, keepdim=True) / 2",
+        "old log-probabilities of the first rollout for ever": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            if rollout == 0:
+                first_logprobs = completion_logprobs(policy, *answers).detach()
+            old_logprobs = first_logprobs
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "old log-probabilities of zero": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = torch.zeros(batch.completions.shape)
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "old log-probabilities of the start": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(late, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "no backward": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                optimizer.step()
+        """,
+        "no zero_grad": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                loss.backward()
+                optimizer.step()
+        """,
+        "no step": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+        """,
+        "zero_grad after backward": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                loss.backward()
+                optimizer.zero_grad()
+                optimizer.step()
+        """,
+        "the step before backward": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.step()
+                optimizer.zero_grad()
+                loss.backward()
+        """,
+        "zero_grad once a rollout": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            optimizer.zero_grad()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                loss.backward()
+                optimizer.step()
+        """,
+        "one update a batch, right for one update only": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            logprobs = completion_logprobs(policy, *answers)
+            loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        """,
+        "two updates, whatever is asked": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(2):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "log-probabilities once a batch": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            logprobs = completion_logprobs(policy, *answers)
+            for update in range(updates):
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "log-probabilities once a batch, the graph retained": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            logprobs = completion_logprobs(policy, *answers)
+            for update in range(updates):
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward(retain_graph=True)
+                optimizer.step()
+        """,
+        "the loss once a batch": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            logprobs = completion_logprobs(policy, *answers)
+            loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+            for update in range(updates):
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "log-probabilities without a gradient": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers).detach()
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "the sampler's log-probabilities in the numerator": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = batch.logprobs
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "new and old exchanged": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(old_logprobs, logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "uphill on the loss": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                (-loss).backward()
+                optimizer.step()
+        """,
+        "groups mixed": """
+            advantages = group_advantages(batch.rewards.view(group_size, -1).T.flatten(), group_size)
+            advantages = advantages.view(-1, group_size).T.flatten()
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "one group for the whole batch": """
+            advantages = group_advantages(batch.rewards, len(batch.rewards))
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "the mean of the whole batch": """
+            advantages = batch.rewards - batch.rewards.mean()
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "the bare rewards": """
+            advantages = batch.rewards
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "the sign of the advantages": """
+            advantages = -group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "not divided by the std": """
+            advantages = group_advantages(batch.rewards, group_size, scale="none")
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "groups of two": """
+            advantages = group_advantages(batch.rewards, 2)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "groups of eight, whatever is asked": """
+            advantages = group_advantages(batch.rewards, 8)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "advantages that carry a gradient": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                weighted = advantages * logprobs.sum(1).exp()
+                loss = clipped_loss(logprobs, old_logprobs, weighted, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "advantages for each token": """
+            advantages = group_advantages(batch.rewards, group_size)
+            advantages = advantages[:, None].expand(batch.mask.shape)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "the mask forgotten": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                logprobs = completion_logprobs(policy, *answers)
+                mask = torch.ones(batch.mask.shape) > 0
+                loss = clipped_loss(logprobs, old_logprobs, advantages, mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "a copy is trained": """
+            advantages = group_advantages(batch.rewards, group_size)
+            answers = (env.prompts, batch.completions, group_size)
+            old_logprobs = completion_logprobs(policy, *answers).detach()
+            for update in range(updates):
+                trainee = copy.deepcopy(policy)
+                logprobs = completion_logprobs(trainee, *answers)
+                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
+        "nothing": "pass",
         "the package's own": """
-            values = torch.zeros(mask.shape, requires_grad=True)
-            return torch.autograd.grad(aggregate_tokens(values, mask, "sequence"), values)[0]
+            improve(policy, env, "grpo", 1, generator, group_size)
         """,
     },
     "05-build": {

@@ -166,7 +166,7 @@ class Texts:
 
 
 def every_text(env: SumGame) -> Texts:
-    """The completions of a world of two terms."""
+    """The completions of a world of one or two terms."""
     tokens = completions(env)
     V = len(env.vocab)
     T = env.completion_length
@@ -489,8 +489,9 @@ def noise_of_baselines(prompt: Prompt, blocks_of: Callable[[Tensor], Iterator[Te
     blocks_of(weights (M, T)) gives, in blocks (m, D) of the texts' order, the sums over tokens of
     weight × score: `prompt.blocks` at the activations, `weight_blocks` over all weights. By
     baseline: "none", "V" (the prompt's success), "best" (the constant of least noise), "token
-    critic" (advantages Q − V at every state), "leave-one-out of 8". Besides: `value`, and that
-    `best_baseline`. The formulas are those of minicf/baselines.py, from ‖s‖² and ∇V alone.
+    critic" (advantages Q − V at every state), "leave-one-out of 8". The result also has `value`,
+    the prompt's success, and `best_baseline`. The formulas are those of minicf/baselines.py, and
+    need of the scores only their squares ‖s‖² and ∇V, so that no (M, D) is ever held.
     """
     p = prompt.chances
     r = prompt.rewards
@@ -592,16 +593,18 @@ def unclipped(ratio: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
 def bias_and_variance(pairs: list[tuple[Prompt, Tensor]]) -> dict:
     """Exact bias over ‖∇J‖ and variance over ‖∇J‖² of one sample, by advantages and correction.
 
-    A pair is a prompt under the trainer and the sampler's log-probabilities (M, T); prompts are
-    taken together. Advantages are "V", r − V of the trainer's prompt, or "exact", Q − V at every
-    state. Besides: `kl`, KL(sampler‖trainer) in nats; `caps`, the mean squared error of a mean of
-    64 samples with baseline V by each of CAPS, for the token's and the sequence's ratio.
+    A pair is a prompt under the trainer and the sampler's log-probabilities (M, T); the gradients
+    of several prompts count as one vector. Advantages are "V", r − V of the trainer's prompt, or
+    "exact", Q − V at every state. The result also has `kl`, the mean KL(sampler‖trainer) in nats,
+    and `caps`, the mean squared error, over ‖∇J‖², of a mean of 64 samples with baseline V by each
+    of CAPS, for the token's and the sequence's ratio.
     """
-    signal = sum((prompt.chances * prompt.rewards @ prompt.scores_of_texts()).square().sum()
-                 for prompt, _ in pairs)  # fmt: skip
+    signal = 0.0
     result = {"kl": 0.0, "V": {}, "exact": {}, "caps": {"token": {}, "sequence": {}}}
     moments = {}
     for prompt, old in pairs:
+        truth = prompt.chances * prompt.rewards @ prompt.scores_of_texts()
+        signal = signal + truth.square().sum()
         p = old.sum(1).exp()
         mask = prompt.texts.mask
         logratio = prompt.logprobs - old
@@ -612,11 +615,12 @@ def bias_and_variance(pairs: list[tuple[Prompt, Tensor]]) -> dict:
         for kind, advantages in (("V", constant), ("exact", exact)):
             weights = correction_weights(logratio, advantages, mask, length)
             for name, weight in weights.items():
-                add_moments(moments, (kind, name), prompt, p, weight * advantages)
+                rows = prompt.weighted_scores(weight * advantages)
+                add_moments(moments, (kind, name), p, rows, truth)
         for cap in CAPS:
             for name, ratio in (("token", weights["token"]), ("sequence", weights["sequence"])):
-                capped = ratio.clamp(max=cap) * constant
-                add_moments(moments, ("caps", name, cap), prompt, p, capped)
+                rows = prompt.weighted_scores(ratio.clamp(max=cap) * constant)
+                add_moments(moments, ("caps", name, cap), p, rows, truth)
     for key, (bias, variance) in moments.items():
         if key[0] == "caps":
             result["caps"][key[1]][str(key[2])] = ((bias + variance / 64) / signal).item()
@@ -625,11 +629,12 @@ def bias_and_variance(pairs: list[tuple[Prompt, Tensor]]) -> dict:
     return result
 
 
-def add_moments(moments: dict, key: tuple, prompt: Prompt, p: Tensor, weights: Tensor) -> None:
-    """Add a prompt's ‖bias‖² and variance of one sample to those under `key`."""
-    rows = prompt.weighted_scores(weights)
+def add_moments(moments: dict, key: tuple, p: Tensor, rows: Tensor, truth: Tensor) -> None:
+    """Add a prompt's ‖bias‖² and variance of one sample to those under `key`.
+
+    The samples' gradients rows (M, P·D) have probabilities p (M,); their mean should be `truth`.
+    """
     mean = p @ rows
-    truth = prompt.chances * prompt.rewards @ prompt.scores_of_texts()
     bias = (mean - truth).square().sum()
     variance = p @ rows.square().sum(1) - mean.square().sum()
     before = moments.get(key, (0.0, 0.0))

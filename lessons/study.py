@@ -1,18 +1,21 @@
-"""The study behind the lessons: what one run leaves open, over seeds, with intervals.
+"""The study behind the lessons: it repeats over seeds what one run leaves open.
 
-    python lessons/study.py                  an hour on two cores; again: goes on where it stopped
-    python lessons/study.py --seeds 2        fewer seeds of each part
-    python lessons/study.py --sum            only sum up what is there
+    python lessons/study.py                  takes an hour on two cores
+    python lessons/study.py --seeds 2        takes fewer seeds of each part
+    python lessons/study.py --sum            only sums up what is there
 
-Four parts, each from seed FIRST_SEED on, one file a part and seed in --out:
+It has four parts. Each part and seed, from FIRST_SEED on, leaves one file in --out, so that a study
+that was stopped goes on where it was:
 
-checkpoints  16 seeds: what predicts the gain of a short RL run along pretraining? Corpora of right
-             sums (clean), with a third of wrong targets (wrong), of small targets only (narrow).
-baselines     8 seeds: what does a critic add, at the same number of updates and of samples?
-noise         5 seeds: the exact noise of each baseline, at activations and over all weights.
-corrections   5 seeds: bias and variance when the data come from another policy.
+checkpoints  16 seeds: What predicts the gain of a short RL run along pretraining? The corpora hold
+             right sums (clean), a third of wrong targets (wrong), or small targets only (narrow).
+baselines     8 seeds: What does a critic add, at the same number of updates and of samples?
+noise         5 seeds: What is the exact noise of each baseline, at activations and over weights?
+corrections   5 seeds: What are bias and variance when the data come from another policy?
 
-The result is lessons/study.json: all rows, and `summary`, means with 95 % intervals over seeds.
+The result is lessons/study.json. It holds all rows and their `summary`, which has means with 95 %
+intervals over seeds. Training amplifies rounding: on another processor the rows of a seed differ,
+and only the summary stays about the same. A sum of fewer seeds goes to --out instead.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
+from statistics import median
 
 import torch
 from tqdm import tqdm
@@ -66,31 +70,41 @@ def checkpoints_of(seed: int, corpus: str, stops) -> list[dict]:
     """The rows of one pretraining, at some of its stops."""
     env = SumGame(3)
     rows = []
-    policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
     draws = torch.Generator().manual_seed(seed)
 
-    def stop(step: int, loss: float) -> None:
+    def stop(policy: GPT, step: int, loss: float) -> None:
         row = {"seed": seed, "corpus": corpus, "step": step, "loss": loss}
         row.update(predictors(policy, env))
         row["sampled"] = {str(G): sampled_predictors(policy, env, G, draws) for G in (8, 16, 64)}
         row["gain"] = gain_of_short_run(policy, env, group_size=8)
         rows.append(row)
+
+    pretrain_up_to(env, seed, corpus, stops, stop)
+    return rows
+
+
+def pretrain_up_to(env: SumGame, seed: int, corpus: str, stops, at_stop=lambda *_: None) -> GPT:
+    """The policy at the last stop; at every stop, at_stop(policy, step, loss) is called."""
+    policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
+
+    def at_checkpoint(step: int, loss: float) -> None:
+        at_stop(policy, step, loss)
         if step == max(stops):
-            raise StopIteration  # the rest of the pretraining has no stops
+            raise StopIteration  # the schedule is that of the whole, but nobody asks for the rest
 
     generator = torch.Generator().manual_seed(seed)
     try:
         pretrain(
-            policy, env, PRETRAIN_STEPS, generator, checkpoints=tuple(stops), at_checkpoint=stop,
-            **CORPORA[corpus],
+            policy, env, PRETRAIN_STEPS, generator, checkpoints=tuple(stops),
+            at_checkpoint=at_checkpoint, **CORPORA[corpus],
         )  # fmt: skip
     except StopIteration:
         pass
-    return rows
+    return policy
 
 
 def predictors(policy: GPT, env: SumGame) -> dict[str, float]:
-    """What a checkpoint is asked, exactly. S: signal, H: headroom, p: success of a prompt."""
+    """Every predictor that can be counted, exactly."""
     asked = measure(policy, env)
     S = asked["signal"]
     H = asked["headroom"]
@@ -114,8 +128,9 @@ def predictors(policy: GPT, env: SumGame) -> dict[str, float]:
 def path_signal(policy: GPT, env: SumGame) -> tuple[float, float, float]:
     """The signal along the whole path of an answer, the loss on the clean corpus, mean p(1 − p).
 
-    The first is the mean over prompts of Σ over beginnings of right answers of ‖∇V(beginning)‖ ×
-    its probability, the prompt itself included: one backward pass through all right answers.
+    The signal sums ‖∇V(beginning)‖ × the beginning's probability over all beginnings of a prompt's
+    right answers, the prompt itself included, and is averaged over prompts. One backward pass
+    through all right answers gives it. The loss is that on fresh sums, in nats a token.
     """
     with tap(policy.blocks[0], calls=2) as inputs:  # the prompts, then the answers' beginnings
         answers, logprobs, rows = solution_logprobs(policy, env)
@@ -125,12 +140,13 @@ def path_signal(policy: GPT, env: SumGame) -> tuple[float, float, float]:
     texts = torch.cat([rows[:, None], answers[:, :-1]], 1).unique(dim=0)  # as scoring has them
     for t in range(1, texts.size(1)):  # gradients of answers that begin alike add up
         _, place = texts[:, : t + 1].unique(dim=0, return_inverse=True)
-        sums = torch.zeros(int(place.max()) + 1, at_answers.size(2))
+        sums = at_answers.new_zeros(int(place.max()) + 1, at_answers.size(2))
         total = total + sums.index_add(0, place, at_answers[:, t - 1]).norm(dim=1).sum()
-    p = torch.zeros(len(env.prompts)).index_add(0, rows, chances.detach())
+    p = logprobs.new_zeros(len(env.prompts)).index_add(0, rows, chances.detach())
     lengths = completion_mask(answers, env.eos).sum(1)
+    lengths = lengths.to(logprobs)
     shares = 10.0 ** -(lengths / 2) / env.max_terms  # how often the clean corpus has each answer
-    loss = -(shares @ logprobs.detach().sum(1)) / (shares @ lengths.to(shares))
+    loss = -(shares @ logprobs.detach().sum(1)) / (shares @ lengths)
     return total.item() / len(env.prompts), loss.item(), (p * (1 - p)).mean().item()
 
 
@@ -171,7 +187,10 @@ SETTINGS = [  # baseline, answers in a group, how often each of the 28 prompts i
 
 
 def baselines(seed: int) -> list[dict]:
-    """Rows of one seed: success along runs that differ in the baseline, one update a rollout."""
+    """Rows of one seed: success along runs that differ in the baseline.
+
+    All of them take one update a rollout.
+    """
     start, env = start_of_runs(seed)
     rows = []
     for learning_rate, settings in ((5e-4, SETTINGS), (1e-3, SETTINGS[: len(METHODS)])):
@@ -183,16 +202,7 @@ def baselines(seed: int) -> list[dict]:
 def start_of_runs(seed: int) -> tuple[GPT, SumGame]:
     """The policy in the middle of its pretraining."""
     env = SumGame(3)
-    kept = {}
-    policy = GPT.for_world(env, generator=torch.Generator().manual_seed(seed))
-    middle = PRETRAIN_STEPS // 2
-
-    def keep(step: int, loss: float) -> None:
-        kept["policy"] = copy.deepcopy(policy)
-
-    generator = torch.Generator().manual_seed(seed)
-    pretrain(policy, env, PRETRAIN_STEPS, generator, checkpoints=(middle,), at_checkpoint=keep)
-    return kept["policy"], env
+    return pretrain_up_to(env, seed, "clean", (PRETRAIN_STEPS // 2,)), env
 
 
 def baseline_row(
@@ -238,7 +248,7 @@ def noise(seed: int) -> list[dict]:
 
 
 def noise_rows(policy: GPT, seed: int, step: int, target: int, weights: bool = True) -> list[dict]:
-    """The noise at a prompt's activations and, if asked, over all weights."""
+    """The noise at a prompt's activations and, unless `weights` is false, over all weights."""
     env = SumGame(2)
     prompt = env.prompts[target]
     texts = every_text(env)
@@ -332,7 +342,7 @@ def rounded(value, digits: int = 4):
 
 
 def read(path: Path, part: str, seed: int) -> list[dict]:
-    """The rows of a file. Raises ValueError for a damaged file, or one of something else."""
+    """The rows of a file. Raises ValueError for a damaged file and for one of another run."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if (stored["part"], stored["seed"]) == (part, seed):
@@ -343,11 +353,15 @@ def read(path: Path, part: str, seed: int) -> list[dict]:
 
 
 def interval(values: list[float]) -> list[float]:
-    """Mean over seeds and its 95 % bootstrap interval (percentiles of 2,000 means)."""
+    """Mean over seeds and its 95 % bootstrap interval (percentiles of 2,000 means).
+
+    They have six decimals, so that rounding does not part an end from 0.
+    """
     x = torch.tensor(values, dtype=torch.float64)
     draws = torch.randint(len(x), (2000, len(x)), generator=torch.Generator().manual_seed(0))
     quantiles = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return [x.mean().item(), *x[draws].mean(1).quantile(quantiles).tolist()]
+    numbers = [x.mean().item(), *x[draws].mean(1).quantile(quantiles).tolist()]
+    return [round(number, 6) + 0.0 for number in numbers]  # + 0.0 makes 0.0 of −0.0
 
 
 PREDICTORS = (
@@ -358,8 +372,14 @@ SAMPLED = ("readiness", "success_headroom", "root_readiness", "variance", "rewar
 
 
 def predictor_values(rows: list[dict]) -> dict[str, list[float]]:
-    """Each predictor of the rows, by name; those from samples as "readiness of 8"."""
-    values = {name: [row[name] for row in rows] for name in PREDICTORS}
+    """Each predictor of the rows, by name; those from samples as "readiness of 8".
+
+    A loss promises the more, the lower it is, so it is taken with a minus sign.
+    """
+    values = {}
+    for name in PREDICTORS:
+        sign = -1 if name.endswith("loss") else 1
+        values[name] = [sign * row[name] for row in rows]
     for G in ("8", "16", "64"):
         for name in SAMPLED:
             values[f"{name} of {G}"] = [row["sampled"][G][name] for row in rows]
@@ -367,8 +387,12 @@ def predictor_values(rows: list[dict]) -> dict[str, list[float]]:
 
 
 def sum_checkpoints(rows: list[dict]) -> dict:
-    """By corpus, and "pooled" last: each predictor's rank correlation with the gain, the share of
-    the largest gain that its pick has, and readiness' lead in both, seed by seed."""
+    """How well each predictor ranks the gains, by corpus and, last, "pooled" over corpora.
+
+    `rank` is its rank correlation with the gain, `pick` the gain where it is largest, as a share of
+    the seed's largest gain. `rank_lead` and `pick_lead` say by how much readiness is better, seed
+    by seed; predictors from samples are compared with readiness from as many.
+    """
     result = {}
     for corpus in (*CORPORA, "pooled"):
         ranks = {}
@@ -394,8 +418,11 @@ def sum_checkpoints(rows: list[dict]) -> dict:
 
 
 def sum_baselines(rows: list[dict]) -> list[dict]:
-    """For each setting: mean success along the run, at rollout 40 and at the end, and the lead of
-    leave-one-out (with one answer a prompt: of no baseline) in the first two, seed by seed."""
+    """Success of each setting: its mean along the run, at rollout 40 and at the end.
+
+    The leads say by how much leave-one-out is better in the first two, seed by seed. With one
+    answer a group nothing can be left out, and the lead is that of no baseline.
+    """
     by_setting = {}
     for row in rows:
         key = (row["learning_rate"], row["samples"], row["group_size"], row["baseline"])
@@ -414,8 +441,11 @@ def sum_baselines(rows: list[dict]) -> list[dict]:
 
 
 def sum_noise(rows: list[dict]) -> list[dict]:
-    """By place and pretraining step: the median of each noise over seeds and prompts, its range,
-    and how often each baseline is the least noisy and how often V is noisier than none."""
+    """The noise of each baseline over seeds and prompts, by place and pretraining step.
+
+    Each is a median, the least and the largest value. Two counts say how often V is noisier than
+    no baseline, and how often a token critic is quieter.
+    """
     names = ("none", "V", "best", "token critic", "leave-one-out of 8")
     result = []
     for place in ("activations", "weights"):
@@ -426,7 +456,7 @@ def sum_noise(rows: list[dict]) -> list[dict]:
             summed = {"place": place, "step": step, "policies and prompts": len(chosen)}
             for name in ("value", "best_baseline", *names):
                 values = sorted(row[name] for row in chosen)
-                summed[name] = [values[len(values) // 2], values[0], values[-1]]
+                summed[name] = [median(values), values[0], values[-1]]
             summed["V noisier than none"] = sum(row["V"] > row["none"] for row in chosen)
             summed["token critic quieter than none"] = sum(
                 row["token critic"] < row["none"] for row in chosen
@@ -483,7 +513,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 2
-    path = HERE / "study.json" if args.seeds >= 16 else args.out / "study.json"
+    files = [args.out / f"{part}-{seed}.json" for part, seed in tasks]
+    complete = seeds == SEEDS and all(file.exists() for file in files)
+    path = (HERE if complete else args.out) / "study.json"
     path.write_text(json.dumps(result), encoding="utf-8")
     print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
     return 0

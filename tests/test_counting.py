@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import math
 from decimal import Decimal, getcontext
+from functools import partial
 
 import pytest
 import torch
@@ -308,7 +309,8 @@ def advantages_by_hand(policy, env, prompt, rollout):
     for i, tokens in enumerate(rollout.completions):
         states = [value(tokens[:t]) for t in range(int(rollout.mask[i].sum()))]
         after = [*states[1:], rollout.rewards[i].item()]
-        advantages[i, : len(states)] = torch.tensor(after).double() - torch.tensor(states).double()
+        for t, (later, now) in enumerate(zip(after, states)):
+            advantages[i, t] = later - now
     return advantages
 
 
@@ -321,28 +323,30 @@ def weight_gradients(policy, prompt, rollout, weights):
     return torch.stack(rows)
 
 
+def prompt_gradients(policy, prompt, rollout, weights):
+    """The same with respect to what enters the first block at the prompt: (M, P·D)."""
+    costates = empirical_costates(policy, rollout, weights, policy.blocks[0])
+    return costates[:, : len(prompt)].flatten(1)
+
+
 @pytest.mark.parametrize("place", ["activations", "weights"])
 def test_noise_of_baselines_is_that_of_the_explicit_scores(place, tiny, tiny_counted):
-    """Also that of a critic of every state, whose mean is ∇V as well."""
+    """So is the noise of a critic that knows every state; its mean is ∇V as well."""
     policy, env, prompt = tiny
     rollout, p = outcomes(policy, env, prompt)
     assert len(p) == 157
-    critic = advantages_by_hand(policy, env, prompt, rollout)
     r = rollout.rewards.double()
     if place == "weights":
-        s = weight_gradients(policy, prompt, rollout, torch.ones_like(critic))
-        rows = weight_gradients(policy, prompt, rollout, critic)
-        texts = tiny_counted.texts
-        blocks = lambda weights: weight_blocks(policy, prompt, texts, weights, size=50)  # noqa: E731
+        gradients = weight_gradients
+        blocks = partial(weight_blocks, policy, prompt, tiny_counted.texts, size=50)
         truth = flat_gradient(success(policy, env, prompt[None]).sum(), policy)
     else:
-        at = policy.blocks[0]
-        s, rows = (
-            empirical_costates(policy, rollout, weights, at)[:, : len(prompt)].flatten(1)
-            for weights in (torch.ones_like(critic), critic)
-        )
+        gradients = prompt_gradients
         blocks = tiny_counted.blocks
-        truth = value_gradients(policy, env, at, prompt[None]).flatten()
+        truth = value_gradients(policy, env, policy.blocks[0], prompt[None]).flatten()
+    critic = advantages_by_hand(policy, env, prompt, rollout)
+    s = gradients(policy, prompt, rollout, torch.ones_like(critic))
+    rows = gradients(policy, prompt, rollout, critic)
     signal = truth.square().sum()
     expected = {
         "value": p @ r,
@@ -369,7 +373,9 @@ def test_noise_of_baselines_is_that_of_the_explicit_scores(place, tiny, tiny_cou
 
 
 def test_noise_of_baselines_in_a_world_of_two_terms(counted):
-    p, r, s = counted.chances, counted.rewards, counted.scores_of_texts()
+    p = counted.chances
+    r = counted.rewards
+    s = counted.scores_of_texts()
     g = (p * r) @ s
     measured = noise_of_baselines(counted, counted.blocks)
     for name, b in (("none", 0.0), ("V", p @ r), ("best", best_baseline(p, r, s))):
@@ -399,27 +405,29 @@ def two_advantages(counted):
     return {"V": constant, "exact": exact}
 
 
-def weights_by_hand(name, ratio, advantages, mask, length):
-    """One correction, written as its paper has it, of ratios π/μ (M, T), 1 after the stop."""
+def clipped_off(ratio, advantages):
+    """Where PPO's objective has no slope: the ratio has left 1 ± .2 in the favoured direction."""
+    return ((advantages > 0) & (ratio > 1.2)) | ((advantages < 0) & (ratio < 0.8))
+
+
+def weights_by_hand(ratio, advantages, mask, length):
+    """The corrections, as their papers have them, of ratios π/μ (M, T), 1 after the stop."""
     whole = ratio.prod(1, keepdim=True).expand_as(ratio)
     lengths = mask.sum(1, keepdim=True)
-    if name == "GSPO":
-        ratio = whole ** (1 / lengths) * length / lengths
-    kept = torch.where(advantages > 0, ratio.new_tensor(1.2), ratio.new_tensor(math.inf))
-    own = ratio * lengths / length if name == "GSPO" else ratio
-    alive = (own <= kept) & ((own >= 0.8) | (advantages >= 0))
+    geometric = whole ** (1 / lengths)
+    two = torch.full_like(ratio, 2.0)
     return {
         "none": torch.ones_like(ratio),
         "token": ratio,
-        "TIS": ratio.minimum(ratio.new_tensor(2.0)),
+        "TIS": ratio.minimum(two),
         "IcePop": ratio * ((ratio >= 0.5) & (ratio <= 5)),
         "prefix": ratio.cumprod(1),
         "sequence": whole,
-        "sequence TIS": whole.minimum(whole.new_tensor(2.0)),
+        "sequence TIS": whole.minimum(two),
         "MIS": whole * (whole <= 2),
-        "PPO clip": ratio * alive,
-        "GSPO": ratio * alive,
-    }[name]
+        "PPO clip": ratio * ~clipped_off(ratio, advantages),
+        "GSPO": geometric * ~clipped_off(geometric, advantages) / lengths * length,
+    }
 
 
 def test_between_equal_policies_there_is_nothing_to_correct(counted):
@@ -460,9 +468,10 @@ def test_bias_and_variance_of_weights_by_hand(kind, counted, noisy, corrected):
     truth = (counted.chances * counted.rewards) @ counted.scores_of_texts()
     ratio = (counted.logprobs - noisy).exp()
     length = (p @ mask.sum(1).double()).item()
+    by_hand = weights_by_hand(ratio, advantages, mask, length)
+    assert list(by_hand) == list(corrected[kind])
     for name, (bias, variance) in corrected[kind].items():
-        weights = weights_by_hand(name, ratio, advantages, mask, length)
-        rows = counted.weighted_scores(weights * advantages)
+        rows = counted.weighted_scores(by_hand[name] * advantages)
         mean = p @ rows
         spread = p @ (rows - mean).square().sum(1) / truth.square().sum()
         assert variance == pytest.approx(spread.item(), rel=1e-9), name
@@ -480,7 +489,7 @@ def test_bias_and_variance_against_samples(
     rows = torch.multinomial(p, 20_000, replacement=True, generator=generator)
     advantages = two_advantages(counted)[kind]
     ratio = (counted.logprobs - noisy).exp()
-    weights = weights_by_hand(name, ratio, advantages, mask, 1.0) * advantages
+    weights = weights_by_hand(ratio, advantages, mask, 1.0)[name] * advantages
     truth = value_gradients(trained, env, trained.blocks[0], prompt[None]).flatten()
     bend = p @ counted.weighted_scores(weights) - truth
     expected, variance = corrected[kind][name]
@@ -495,16 +504,22 @@ def test_bias_and_variance_against_samples(
     assert z_score(squares, variance) < Z
 
 
-@pytest.mark.parametrize("kind", ["V", "exact"])
-@pytest.mark.parametrize("name", ["token", "TIS", "PPO clip", "GSPO"])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("V", "token"), ("V", "TIS"), ("V", "PPO clip"), ("V", "GSPO"),
+        ("exact", "token"), ("exact", "TIS"), ("exact", "PPO clip"),
+    ],
+)  # fmt: skip
 def test_weights_are_those_of_the_losses(kind, name, counted, noisy):
-    """Weight × advantage is −∂loss/∂log π, up to what the loss divides by."""
+    """Weight × advantage is −∂loss/∂log π, up to what the loss divides by.
+
+    The loss of GSPO takes one advantage for a completion, so that it has no row with Q − V.
+    """
     mask = counted.texts.mask
     M, T = mask.shape
     advantages = two_advantages(counted)[kind]
     length = 3.0
-    if name == "GSPO" and kind == "exact":
-        pytest.skip("the loss of GSPO takes one advantage for a completion")
     weights = correction_weights(counted.logprobs - noisy, advantages, mask, length)[name]
     leaf = counted.logprobs.clone().requires_grad_()
     one = advantages[:, 0] if kind == "V" else advantages
@@ -530,22 +545,27 @@ def test_caps_are_the_mean_squared_error_of_64_samples(corrected):
             assert errors[cap] == pytest.approx(bias**2 + variance / 64, rel=1e-9)
 
 
-def test_prompts_are_taken_together(trained, env, prompt, texts, counted, noisy, corrected):
+def test_prompts_are_taken_together(tiny):
     """As one long vector: squares add up."""
-    other = env.prompts[15]
-    second = enumerate_prompt(trained, env, other, texts)
-    sampler = noisy_logprobs(trained, other, texts, 0.5, seed=1)
-    alone = bias_and_variance([(second, sampler)])
-    both = bias_and_variance([(counted, noisy), (second, sampler)])
-    gradients = value_gradients(trained, env, trained.blocks[0], torch.stack([prompt, other]))
-    a, b = gradients.flatten(1).square().sum(1).tolist()
-    assert both["kl"] == pytest.approx((corrected["kl"] + alone["kl"]) / 2)
+    policy, env, _ = tiny
+    texts = every_text(env)
+    pairs = []
+    for target in (4, 7):
+        sampler = noisy_logprobs(policy, env.prompts[target], texts, 0.5, seed=target)
+        pairs.append((enumerate_prompt(policy, env, env.prompts[target], texts), sampler))
+    both = bias_and_variance(pairs)
+    first = bias_and_variance(pairs[:1])
+    last = bias_and_variance(pairs[1:])
+    gradients = value_gradients(policy, env, policy.blocks[0], env.prompts[[4, 7]])
+    a, b = (gradients.flatten(1).square().sum(1) / gradients.square().sum()).tolist()
+    assert both["kl"] == pytest.approx((first["kl"] + last["kl"]) / 2)
     for kind in ("V", "exact"):
         for name, (bias, variance) in both[kind].items():
-            first, last = corrected[kind][name], alone[kind][name]
-            square = (a * first[0] ** 2 + b * last[0] ** 2) / (a + b)
+            square = a * first[kind][name][0] ** 2 + b * last[kind][name][0] ** 2
             assert bias**2 == pytest.approx(square, rel=1e-9, abs=1e-18)
-            assert variance == pytest.approx((a * first[1] + b * last[1]) / (a + b), rel=1e-9)
+            sum_of_both = a * first[kind][name][1] + b * last[kind][name][1]
+            assert variance == pytest.approx(sum_of_both, rel=1e-9)
+    assert abs(first["V"]["none"][1] / last["V"]["none"][1] - 1) > 0.05  # so that it matters
 
 
 def test_a_noisy_sampler_is_a_policy(trained, prompt, texts, counted, noisy):

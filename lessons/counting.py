@@ -490,8 +490,8 @@ def noise_of_baselines(prompt: Prompt, blocks_of: Callable[[Tensor], Iterator[Te
     weight × score: `prompt.blocks` at the activations, `weight_blocks` over all weights. By
     baseline: "none", "V" (the prompt's success), "best" (the constant of least noise), "token
     critic" (advantages Q − V at every state), "leave-one-out of 8". The result also has `value`,
-    the prompt's success, and `best_baseline`. The formulas are those of minicf/baselines.py, and
-    need of the scores only their squares ‖s‖² and ∇V, so that no (M, D) is ever held.
+    the prompt's success, and `best_baseline`. The formulas are those of minicf/baselines.py. They
+    need only ‖s‖² of each text and ∇V, so that the scores may come in blocks.
     """
     p = prompt.chances
     r = prompt.rewards

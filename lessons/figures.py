@@ -339,7 +339,7 @@ def noise_by_baseline(
     """The noise of one sample against a constant baseline; marks name (baseline, noise) points."""
     figure, (axis,) = panels("Noise of one sample's policy gradient", width=6.4, height=3.6)
     axis.plot(baselines, noise, color=BLUE, linewidth=2.2)
-    for (name, point), color, place in zip(marks.items(), (GREEN, RED), ((-4, 14), (12, -10))):
+    for (name, point), color, place in zip(marks.items(), (GREEN, RED), ((-4, 24), (12, -10))):
         axis.plot(*point, "o", color=color, markersize=10)
         text = f"{name} = {point[0]:.2f}: noise {point[1]:.1f}"
         axis.annotate(text, point, place, textcoords="offset points", color=color, fontsize=11)

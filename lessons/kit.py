@@ -152,7 +152,7 @@ def as_number(value, name: str) -> Tensor:
     kind = type(value).__name__
     assert not isinstance(value, tuple), f"`{name}` returns a tuple of {len(value)}, not one value"
     try:
-        return torch.as_tensor(value).detach().double()
+        return torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         raise AssertionError(f"`{name}` returns a {kind}, which is no number or tensor") from None
 

@@ -49,14 +49,14 @@ def test_an_exercise_that_is_not_written_yet_says_so():
         (lambda x: torch.exp((x, None)), "several values stand where one is needed"),
         (lambda x: None + x, "is None"),
         (lambda x: x + torch.ones(3), "shapes that do not fit"),
-        (lambda x: x.gather(0, torch.zeros(2, 2).long()), "the error below"),
+        (lambda x: x.gather(0, torch.zeros(2, 2).long()), "raises an error"),
         (lambda x: {"reward": x}["rewards"], "a name that is not there .KeyError: 'rewards'"),
         (lambda x: x.sum().backward(), "no gradient is attached"),
-        (lambda x: no_such_name, "the error below"),  # noqa: F821
+        (lambda x: no_such_name, "raises an error"),  # noqa: F821
     ],
 )
 def test_a_slip_in_a_learners_function_is_one_sentence(mine, says):
-    with pytest.raises(AssertionError, match=f"`<lambda>` stops: .*{says}") as caught:
+    with pytest.raises(AssertionError, match=f"`<lambda>` breaks off: .*{says}") as caught:
         kit.answer(mine, torch.ones(2))
     assert "\n" not in str(caught.value) and caught.value.__cause__ is not None
 

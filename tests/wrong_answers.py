@@ -789,8 +789,6 @@ WRONG = {
             centred = groups - groups.mean(1, keepdim=True)
             return (centred / (groups.std(1, keepdim=True) + 1e-8)).flatten()
         """,
-        """,
-        """,
         "a guard and TRL's epsilon": """
             groups = rewards.view(-1, group_size)
             equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
@@ -867,17 +865,6 @@ WRONG = {
                 loss.backward()
                 optimizer.step()
         """,
-        "old log-probabilities with a gradient": """
-            advantages = group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers)
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
         "old log-probabilities of the first rollout for ever": """
             advantages = group_advantages(batch.rewards, group_size)
             answers = (env.prompts, batch.completions, group_size)
@@ -895,17 +882,6 @@ WRONG = {
             advantages = group_advantages(batch.rewards, group_size)
             answers = (env.prompts, batch.completions, group_size)
             old_logprobs = torch.zeros(batch.completions.shape)
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
-        "old log-probabilities of the start": """
-            advantages = group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(late, *answers).detach()
             for update in range(updates):
                 logprobs = completion_logprobs(policy, *answers)
                 loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
@@ -1008,45 +984,12 @@ WRONG = {
                 loss.backward()
                 optimizer.step()
         """,
-        "log-probabilities once a batch, the graph retained": """
-            advantages = group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            logprobs = completion_logprobs(policy, *answers)
-            for update in range(updates):
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward(retain_graph=True)
-                optimizer.step()
-        """,
-        "the loss once a batch": """
-            advantages = group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            logprobs = completion_logprobs(policy, *answers)
-            loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-            for update in range(updates):
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
         "log-probabilities without a gradient": """
             advantages = group_advantages(batch.rewards, group_size)
             answers = (env.prompts, batch.completions, group_size)
             old_logprobs = completion_logprobs(policy, *answers).detach()
             for update in range(updates):
                 logprobs = completion_logprobs(policy, *answers).detach()
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
-        "the sampler's log-probabilities in the numerator": """
-            advantages = group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            for update in range(updates):
-                logprobs = batch.logprobs
                 loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
                 optimizer.zero_grad()
                 loss.backward()
@@ -1075,19 +1018,9 @@ WRONG = {
                 optimizer.step()
         """,
         "groups mixed": """
-            advantages = group_advantages(batch.rewards.view(group_size, -1).T.flatten(), group_size)
+            across = batch.rewards.view(group_size, -1).T.flatten()
+            advantages = group_advantages(across, group_size)
             advantages = advantages.view(-1, group_size).T.flatten()
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
-        "one group for the whole batch": """
-            advantages = group_advantages(batch.rewards, len(batch.rewards))
             answers = (env.prompts, batch.completions, group_size)
             old_logprobs = completion_logprobs(policy, *answers).detach()
             for update in range(updates):
@@ -1108,41 +1041,8 @@ WRONG = {
                 loss.backward()
                 optimizer.step()
         """,
-        "the bare rewards": """
-            advantages = batch.rewards
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
         "the sign of the advantages": """
             advantages = -group_advantages(batch.rewards, group_size)
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
-        "not divided by the std": """
-            advantages = group_advantages(batch.rewards, group_size, scale="none")
-            answers = (env.prompts, batch.completions, group_size)
-            old_logprobs = completion_logprobs(policy, *answers).detach()
-            for update in range(updates):
-                logprobs = completion_logprobs(policy, *answers)
-                loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        """,
-        "groups of two": """
-            advantages = group_advantages(batch.rewards, 2)
             answers = (env.prompts, batch.completions, group_size)
             old_logprobs = completion_logprobs(policy, *answers).detach()
             for update in range(updates):

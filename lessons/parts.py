@@ -47,17 +47,6 @@ def pretrained_copies(
     return copies
 
 
-def gradient_of(outputs: Tensor, policy: nn.Module) -> Tensor:
-    """The gradient of each output with respect to all of the policy's weights.
-
-    outputs () or (M,) -> (1 or M, number of weights).
-    """
-    one_hot = torch.eye(outputs.numel()).to(outputs).view(-1, *outputs.shape)
-    weights = list(policy.parameters())
-    gradients = torch.autograd.grad(outputs, weights, one_hot, True, is_grads_batched=True)
-    return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
-
-
 def clip_curve(ratios: list[float], advantage: float, clip=(0.2, 0.2)) -> tuple[list, list]:
     """PPO's surrogate of one token at each of the ratios, and its slope in the ratio there."""
     surrogates, slopes = [], []

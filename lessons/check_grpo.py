@@ -1,6 +1,6 @@
-"""The check of lesson 04: is a learner's training loop GRPO, and if not, which slip is it?
+"""The checks of lesson 04: are a learner's advantages and loop GRPO's, and if not, why not?
 
-The loop is judged by the weights that it ends with. Only where these are wrong do we look at what
+A loop is judged by the weights that it ends with. Only where these are wrong do we look at what
 it gave to its loss and what its optimiser saw, to say in one sentence what to change.
 """
 
@@ -22,8 +22,32 @@ RATE = 0.1  # of plain gradient descent: large enough for ratios to leave 0.8 to
 ROLLOUTS = 2
 
 
+def usual_mistakes(rewards: Tensor, group_size: int) -> dict[str, Tensor]:
+    """Wrong advantages (B,) of rewards (B,), by the sentence that says what was done wrong."""
+    groups = rewards.view(-1, group_size)
+    right = group_advantages(rewards, group_size)
+    mixed = group_advantages(rewards.view(group_size, -1).T.flatten(), group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    return {
+        "answers to different prompts are compared: a group is `group_size` successive rows":
+            mixed.view(-1, group_size).T.flatten(),
+        "each group needs its own mean and std, not those of the whole batch":
+            group_advantages(rewards, len(rewards)),
+        "each group needs its own mean, not that of the whole batch": rewards - rewards.mean(),
+        "these are the bare rewards: nothing is compared": rewards,
+        "the sign is wrong: a right answer must have a positive advantage": -right,
+        "the mean is subtracted, but nothing is divided by the std": centred.flatten(),
+        "the std has G below its squares, where G - 1 is asked":
+            right * (group_size / (group_size - 1)) ** 0.5,
+        "an answer's own reward is left out of the mean, as in lesson 02; GRPO leaves it in":
+            right * group_size / (group_size - 1),
+        "an epsilon of 1e-4 stands beside the std":
+            (centred / (groups.std(1, keepdim=True) + 1e-4)).flatten(),
+    }  # fmt: skip
+
+
 def check_grpo_loop(
-    learn: Callable, start: nn.Module, env: World, group_size: int, updates: int, *refused: Callable
+    learn: Callable, start: nn.Module, env: World, *refused: Callable, group_size: int, updates: int
 ) -> None:
     """Refuse a loop whose weights after two rollouts are not GRPO's; the message names the slip.
 
@@ -106,6 +130,7 @@ class WatchedDescent(torch.optim.SGD):
 def noted_calls(learn: Callable, name: str, calls: list):
     """Within the block, what a function of learn's notebook is given goes into `calls`, too."""
     scope = learn.__globals__
+    assert name in scope, f"`{name}` is not defined: run the cell above that defines it"
     original = scope[name]
 
     def noting(*arguments, **options):
@@ -127,7 +152,7 @@ def slip_in_loss(
     `batch` is the first rollout, `error` what stopped the loop.
     """
     if not calls:
-        return None if error else "`clipped_loss` is never called, so nothing can be learnt"
+        return None if error else "`clipped_loss` is never called: it makes the loss"
     first = calls[0]
     live = batch.mask
     if first["advantages"].requires_grad:
@@ -190,29 +215,15 @@ def slip_in_advantages(advantages: Tensor, batch: Rollout) -> str | None:
     if advantages.shape != rewards.shape:
         shapes = f"{tuple(rewards.shape)}, one for each answer, not {tuple(advantages.shape)}"
         return f"the advantages must be {shapes}"
-    if agree(advantages, group_advantages(rewards, size), 1e-4):
+    if agree(advantages, group_advantages(rewards, size), 1e-5):
         return None
-    across = group_advantages(rewards.view(size, -1).T.flatten(), size)
-    mixed = across.view(-1, size).T.flatten()
-    mistakes = {
-        "the advantages mix groups: answers to different prompts are compared with each other":
-            [mixed, group_advantages(rewards, len(rewards))],
-        "the advantages mix groups: one mean for the whole batch is subtracted":
-            [rewards - rewards.mean()],
-        "the advantages are the bare rewards: nothing is compared": [rewards],
-        "the advantages have the opposite sign": [-group_advantages(rewards, size)],
-        "the group's mean is subtracted, but its std does not divide":
-            [group_advantages(rewards, size, scale="none")],
-        "the advantages use half a group, or two: pass `group_size`": [
-            group_advantages(rewards, other)
-            for other in (size // 2, 2 * size)
-            if other > 1 and len(rewards) % other == 0
-        ],
-    }  # fmt: skip
-    for mistake, values in mistakes.items():
-        for value in values:
-            if agree(advantages, value, 1e-4):
-                return mistake
+    for mistake, value in usual_mistakes(rewards, size).items():
+        if agree(advantages, value, 1e-5):
+            return f"the advantages: {mistake}"
+    for other in (size // 2, 2 * size):
+        if other > 1 and len(rewards) % other == 0:
+            if agree(advantages, group_advantages(rewards, other), 1e-5):
+                return f"the advantages are those of groups of {other}: pass `group_size` on"
     return "the advantages are not those of `group_advantages(batch.rewards, group_size)`"
 
 

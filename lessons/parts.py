@@ -19,10 +19,9 @@ from minicf.costate import alignment, attention_share, empirical_costates, own_l
 from minicf.env import SumGame, World
 from minicf.exact import outcomes, solution_probabilities, success, value_gradient
 from minicf.gpt import GPT
-from minicf.grpo import group_advantages
 from minicf.ppo import clipped_surrogate, gae
 from minicf.pretrain import pretrain
-from minicf.rollout import Rollout, completion_logprobs, sample
+from minicf.rollout import Rollout, completion_logprobs
 from minicf.tap import tap
 from train import improve
 

@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from minicf.baselines import best_baseline, leave_one_out_noise, noise  # noqa: E402
 from minicf.costate import alignment, empirical_costates  # noqa: E402
 from minicf.exact import success, value_gradients  # noqa: E402
-from minicf.readiness import squared_signal  # noqa: E402
+from minicf.readiness import headroom, squared_signal  # noqa: E402
 from minicf.rollout import Rollout, completion_mask, sample  # noqa: E402
 from minicf.tap import tap  # noqa: E402
 from train import improve  # noqa: E402
@@ -156,6 +156,70 @@ def nudge_row(policy, env, truth: Tensor) -> dict[str, float]:
     return {"nudge": NUDGE, "smallest": ratios.min().item(), "largest": ratios.max().item()}
 
 
+def run_trl(model, env, tokenizer, steps: int) -> list[dict]:
+    """TRL's GRPO on the same prompts: what the probe logged, beside the exact numbers, by step."""
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from minicf.huggingface import HuggingFacePolicy
+    from minicf.trl_probe import ReadinessGRPOTrainer
+
+    rows = []
+
+    class Recorded(ReadinessGRPOTrainer):
+        def _add_metrics(self):
+            """Before the optimiser's step: the weights are those that the rollout came from."""
+            batches = self._buffered_inputs
+            asked = torch.cat([batch["prompt_ids"] for batch in batches])
+            rewards = self._rewards[torch.cat([batch["row"] for batch in batches])]
+            scores = torch.cat(self._scores).flatten(1)
+            policy = HuggingFacePolicy(self.accelerator.unwrap_model(self.model))
+            truth = value_gradients(policy, env, policy.blocks[0]).flatten(1)
+            with torch.no_grad():
+                value = success(policy, env)
+            self.model.train()
+            means = mean_costates(env, asked, rewards, scores)
+            super()._add_metrics()
+            rows.append({
+                "success": value.mean().item(),
+                "cosine": alignment(means.flatten(), truth.flatten())[0].item(),
+                "squared_signal": truth.square().sum(1).mean().item(),
+                "headroom": headroom(value, 8).item(),
+                "logged squared_signal": self._metrics["train"]["squared_signal"][-1],
+                "logged headroom": self._metrics["train"]["headroom"][-1],
+            })  # fmt: skip
+
+    def right(completion_ids, answer, **others) -> list[float]:
+        return [float(ids == wanted) for ids, wanted in zip(completion_ids, answer)]
+
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(env.eos)
+    model.generation_config.eos_token_id = env.eos
+    data = Dataset.from_list([
+        {"prompt": env.decode(prompt), "answer": env.answer(prompt)} for prompt in env.prompts
+    ])  # fmt: skip
+    options = GRPOConfig(
+        "runs/trl", use_cpu=True, bf16=False, learning_rate=2e-6, lr_scheduler_type="constant",
+        per_device_train_batch_size=32, gradient_accumulation_steps=4, num_generations=8,
+        max_completion_length=env.completion_length, max_steps=steps, logging_steps=1, seed=0,
+        report_to=[], save_strategy="no", disable_tqdm=False, gradient_checkpointing=False,
+    )  # fmt: skip
+    trainer = Recorded(model, right, options, train_dataset=data, processing_class=tokenizer)
+    trainer.train()
+    return rows
+
+
+def mean_costates(env, asked: Tensor, rewards: Tensor, scores: Tensor) -> Tensor:
+    """For each prompt the mean of its leave-one-out costates: (Q, P·D)."""
+    means = []
+    for prompt in env.prompts:
+        group = (asked == prompt).all(1)
+        r = rewards[group]
+        advantages = (r - r.mean()) * len(r) / (len(r) - 1)
+        means.append((advantages[:, None] * scores[group]).mean(0))
+    return torch.stack(means)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Count, train, and write the results."""
     parser = argparse.ArgumentParser(
@@ -179,7 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
     result = {
         "command": "python lessons/real_model.py",
         "date": date.today().isoformat(),
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": {
+            name: version(name)
+            for name in ("torch", "transformers", "trl")
+            if importlib.util.find_spec(name)
+        },
         "success": value.tolist(),
         "signal": truth.norm(dim=1).tolist(),
         "cosines": cosine_rows(prompts, truth),
@@ -196,6 +264,9 @@ def main(arguments: list[str] | None = None) -> int:
             warmup=2, evaluate_every=1, log=lambda entry: bar.update(),
         )  # fmt: skip
     del trained
+    if importlib.util.find_spec("trl") is not None:
+        model.requires_grad_(True)
+        result["trl"] = run_trl(model, env, tokenizer, args.trl_steps)
     args.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps({name: result[name] for name in ("cosines", "z", "noise", "nudge")}, indent=1))
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} KB")

@@ -105,6 +105,11 @@ class WorkedSums:
         """The right answer to a prompt (P,), filled up with stops: (1, T)."""
         return self._right[[self._rows[tuple(prompt.tolist())]]]
 
+    def answer(self, prompt: Tensor) -> list[int]:
+        """The tokens of the right answer to a prompt (P,), its stop included."""
+        right = self.solutions(prompt)[0].tolist()
+        return right[: right.index(self.eos) + 1] if self.eos in right else right
+
     def decode(self, tokens: Tensor) -> str:
         """The text of tokens (n,)."""
         return self.tokenizer.decode(tokens)

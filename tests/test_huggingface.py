@@ -6,6 +6,7 @@ differences.
 """
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch.nn as nn
 from conftest import flat_gradient
 
 from minicf.costate import empirical_costates
-from minicf.exact import outcomes, value_gradient, value_gradients
+from minicf.exact import outcomes, success, value_gradient, value_gradients
 from minicf.pretrain import pretrain
 from minicf.readiness import readiness, sampled_signal, signal
 from minicf.rollout import completion_logprobs, completion_mask, sample, token_logprobs
@@ -21,27 +22,13 @@ from train import improve
 
 pytest.importorskip("transformers")
 from transformers import (  # noqa: E402
-    DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 )  # fmt: skip
+
+from minicf.huggingface import HuggingFacePolicy, WorkedSums  # noqa: E402
 
 ROUNDING = {"GPT-2": 1e-10, "Llama": 1e-5}
 both = pytest.mark.parametrize("name", ROUNDING)
-
-
-class HuggingFacePolicy(nn.Module):
-    """A causal language model of transformers, to be called as minicf calls a policy."""
-
-    def __init__(self, model, blocks):
-        super().__init__()
-        # No dropout: the distribution that is scored must be the one that was sampled from.
-        self.model, self.blocks = model.eval(), blocks
-
-    def forward(self, tokens, cache=None):
-        past = DynamicCache()
-        for layer, (keys, values) in enumerate(cache or []):
-            past.update(keys, values, layer)
-        logits = self.model(tokens, past_key_values=past, use_cache=True).logits  # (B, L, V)
-        return logits, [(layer.keys, layer.values) for layer in past.layers]
 
 
 def make(name, env, seed=0, spread=0.3, dtype=torch.float64, width=8):
@@ -61,10 +48,10 @@ def make(name, env, seed=0, spread=0.3, dtype=torch.float64, width=8):
         torch.manual_seed(seed)
         if name == "GPT-2":
             model = GPT2LMHeadModel(GPT2Config(**sizes))
-            return HuggingFacePolicy(model.to(dtype), model.transformer.h)
+            return HuggingFacePolicy(model.to(dtype))
         sizes |= {"intermediate_size": 4 * width, "num_key_value_heads": 1}
         model = LlamaForCausalLM(LlamaConfig(**sizes, attention_dropout=0.1))
-        return HuggingFacePolicy(model.to(dtype), model.model.layers)
+        return HuggingFacePolicy(model.to(dtype))
 
 
 def relative_error(estimate, truth):
@@ -99,19 +86,12 @@ def test_sharing_the_prompt_changes_neither_values_nor_gradients(name, env, gene
 
 
 @both
-def test_what_is_sampled_is_what_is_scored_unless_there_is_dropout(name, env):
+def test_what_is_sampled_is_what_is_scored(name, env):
     policy = make(name, env)
-
-    def error():
-        rollout = sample(policy, env, env.prompts, 4, torch.Generator().manual_seed(0))
-        scored = completion_logprobs(policy, env.prompts, rollout.completions, 4)
-        return relative_error(rollout.logprobs[rollout.mask], scored[rollout.mask])
-
-    assert error() < ROUNDING[name]
-    policy.train()
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-        torch.manual_seed(0)
-        assert error() > 1e-2
+    rollout = sample(policy, env, env.prompts, 4, torch.Generator().manual_seed(0))
+    scored = completion_logprobs(policy, env.prompts, rollout.completions, 4)
+    error = relative_error(rollout.logprobs[rollout.mask], scored[rollout.mask])
+    assert error < ROUNDING[name]
 
 
 @both
@@ -159,3 +139,67 @@ def test_the_loop_trains_it(name, env):
     assert abs(exact[-1]["cosine"] - 1) < 1e-4 and exact[-1]["success"] > exact[0]["success"]
     history = improve(policy, env, "grpo", 2, generator)
     assert -1 < history[-1]["cosine"] < 1 and history[-1]["ratio"] > 0
+
+
+# A world of sums for a tokenizer.
+
+
+def tokenizer_of(words):
+    """A tokenizer that knows these words and joins the longest first."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    vocab = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=words[0]))
+    pattern = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=words[0])
+
+
+def small_world(**options):
+    return WorkedSums(tokenizer_of("?0123456789+= \n"), [(8, 7), (2, 2), (9, 9)], **options)
+
+
+def test_worked_sums_are_a_world_with_one_right_answer():
+    world = small_world()
+    assert world.decode(world.prompts[0]).replace(" ", "") == "2+3=5\n8+7="
+    assert world.completion_length == 3  # two digits and the line break
+    right = torch.cat([world.solutions(prompt) for prompt in world.prompts])
+    assert world.reward(world.prompts, right).tolist() == [1, 1, 1]
+    assert [world.decode(row).replace(" ", "") for row in right] == ["15\n", "4\n\n", "18\n"]
+    wrong = right.roll(1, 0)
+    assert world.reward(world.prompts, wrong).tolist() == [0, 0, 0]
+    behind = right.clone()
+    behind[1, 2] = 5  # what stands behind the stop is not read
+    assert world.reward(world.prompts, behind).tolist() == [1, 1, 1]
+    assert world.answer(world.prompts[1]) == right[1, :2].tolist()
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_success_and_value_gradient_are_those_of_one_answer(stop):
+    world = small_world(stop=stop)
+    policy = make("Llama", world, width=8)
+    V = success(policy, world)
+    for prompt, value in zip(world.prompts, V):
+        answer = world.solutions(prompt)
+        live = completion_mask(answer, world.eos)
+        logprobs = completion_logprobs(policy, prompt[None], answer).masked_fill(~live, 0.0)
+        assert value.item() == pytest.approx(logprobs.sum().exp().item(), rel=1e-6)
+    gradients = value_gradients(policy, world, policy.blocks[0])
+    assert gradients.shape == (3, world.prompt_length, 8) and gradients.any()
+    history = improve(policy, world, "rloo", 1, torch.Generator().manual_seed(0), 4)
+    assert 0 < history[-1]["success"] < 1
+
+
+def test_what_is_no_policy_and_no_world_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="has no list of num_hidden_layers"):
+        HuggingFacePolicy(nn.Linear(2, 2))
+    policy = make("GPT-2", small_world())
+    policy.model.train()
+    with pytest.raises(ValueError, match=r"train\(\): call model.eval"):
+        policy(torch.zeros(1, 2, dtype=torch.long))
+    tokenizer = tokenizer_of("?0123456789+= \n")
+    with pytest.raises(ValueError, match="prompts must have one length"):
+        WorkedSums(tokenizer, [(8, 7), (12, 3)])
+    joined = tokenizer_of(["?", *"0123456789+= \n", "5\n"])
+    with pytest.raises(ValueError, match="joins the answer of 8"):
+        WorkedSums(joined, [(8, 7)], examples=((1, 1),))

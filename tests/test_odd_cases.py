@@ -105,8 +105,8 @@ def test_a_model_that_drops_its_cache_under_checkpointing_is_refused(env, genera
     from test_huggingface import make
 
     policy = make("GPT-2", env)
-    policy.model.gradient_checkpointing_enable()
-    policy.model.train()
+    policy.model.activation_checkpointing_enable()
+    policy.model.transformer.train()  # the model alone still says that it is in eval()
     with pytest.raises(ValueError, match="cache holds 0"):
         sample(policy, env, env.prompts, 2, generator)
 
@@ -116,9 +116,12 @@ def test_dropout_left_on_is_found(env, generator):
     from test_huggingface import make
 
     policy = make("GPT-2", env)
-    policy.model.train()
-    with pytest.raises(ValueError, match="sampling and scoring differ"):
-        improve(policy, env, "grpo", 1, generator)
+    for module in policy.model.modules():
+        module.train(isinstance(module, torch.nn.Dropout))
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(0)
+        with pytest.raises(ValueError, match="sampling and scoring differ"):
+            improve(policy, env, "grpo", 1, generator)
 
 
 def test_the_world_of_ones_own_learns_to_copy():

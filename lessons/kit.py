@@ -33,12 +33,15 @@ def show(thing: Callable) -> Code:
     return FixedWidthCode(textwrap.dedent(inspect.getsource(thing)), language="python")
 
 
-def stored_study(root: Path) -> dict:
-    """The study's results: study.json beside the lesson, or in lessons/ of the repository."""
+def stored_study(root: Path, name: str = "earlier_study.json") -> dict:
+    """A study's results, from beside the lesson or from lessons/ of the repository.
+
+    study.json is what study.py makes; the earlier one is that of lessons not yet rewritten for it.
+    """
     for folder in (Path.cwd(), root / "lessons"):
-        if (folder / "study.json").exists():
-            return json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    raise FileNotFoundError("study.json not found: copy lessons/study.json beside this notebook")
+        if (folder / name).exists():
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+    raise FileNotFoundError(f"{name} not found: copy lessons/{name} beside this notebook")
 
 
 def print_columns(columns: dict, digits: int = 3) -> None:

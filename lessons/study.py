@@ -75,7 +75,10 @@ def checkpoints_of(seed: int, corpus: str, stops) -> list[dict]:
     def stop(policy: GPT, step: int, loss: float) -> None:
         row = {"seed": seed, "corpus": corpus, "step": step, "loss": loss}
         row.update(predictors(policy, env))
-        row["sampled"] = {str(G): sampled_predictors(policy, env, G, draws) for G in (8, 16, 64)}
+        row["sampled"] = {}  # by samples of a prompt: numbers in the order of SAMPLED
+        for G in (8, 16, 64):
+            asked = sampled_predictors(policy, env, G, draws)
+            row["sampled"][str(G)] = [asked[name] for name in SAMPLED]
         row["gain"] = gain_of_short_run(policy, env, group_size=8)
         rows.append(row)
 
@@ -382,7 +385,8 @@ def predictor_values(rows: list[dict]) -> dict[str, list[float]]:
         values[name] = [sign * row[name] for row in rows]
     for G in ("8", "16", "64"):
         for name in SAMPLED:
-            values[f"{name} of {G}"] = [row["sampled"][G][name] for row in rows]
+            place = SAMPLED.index(name)
+            values[f"{name} of {G}"] = [row["sampled"][G][place] for row in rows]
     return values
 
 
@@ -516,7 +520,8 @@ def main(arguments: list[str] | None = None) -> int:
     files = [args.out / f"{part}-{seed}.json" for part, seed in tasks]
     complete = seeds == SEEDS and all(file.exists() for file in files)
     path = (HERE if complete else args.out) / "study.json"
-    path.write_text(json.dumps(result), encoding="utf-8")
+    text = json.dumps(result, separators=(",", ":"))
+    path.write_text(text, encoding="utf-8")
     print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
     return 0
 

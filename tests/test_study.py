@@ -205,10 +205,8 @@ def checkpoint_rows(seed, readiness):
             row = {"seed": seed, "corpus": corpus, "step": 100 * (i + 1), "gain": gain}
             row |= {name: float(i) for name in study.PREDICTORS}
             row["readiness"] = readiness[i]
-            row["sampled"] = {
-                G: {name: float(-i) for name in study.SAMPLED} for G in ("8", "16", "64")
-            }
-            row["sampled"]["16"]["readiness"] = gain
+            row["sampled"] = {G: [float(-i)] * len(study.SAMPLED) for G in ("8", "16", "64")}
+            row["sampled"]["16"][study.SAMPLED.index("readiness")] = gain
             rows.append(row)
     return rows
 

@@ -12,7 +12,7 @@ Training amplifies rounding, so what one run shows may not hold on another proce
 
     python tests/test_lessons.py --elsewhere 5    # every lesson, five times, otherwise rounded
 
-plays the lessons in full mode with PyTorch's scalar kernels, with MKL's oldest ones, and with the
+or only those named after the number, plays the lessons in full mode with PyTorch's scalar kernels, with MKL's oldest ones, and with the
 weights of every new policy changed by 1e-7 of their size, and lists the cells that fail. The same
 command continues where it was stopped.
 
@@ -621,13 +621,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--refresh", nargs="*", type=Path, metavar="LESSON")
     parser.add_argument("--elsewhere", type=int, metavar="N")
+    parser.add_argument("lessons", nargs="*", type=Path, metavar="LESSON", help="for --elsewhere")
     parser.add_argument("--play", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.environ.pop("MINICF_FAST", None)
     if chosen.play:
         play_elsewhere(Path(chosen.play[0]).resolve(), int(chosen.play[1]))
     elif chosen.elsewhere:
-        elsewhere(chosen.elsewhere, LESSONS)
+        elsewhere(chosen.elsewhere, [path.resolve() for path in chosen.lessons] or LESSONS)
     else:
         for path in chosen.refresh or LESSONS:
             refresh(path.resolve())

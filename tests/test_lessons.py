@@ -12,9 +12,9 @@ Training amplifies rounding, so what one run shows may not hold on another proce
 
     python tests/test_lessons.py --elsewhere 5    # every lesson, five times, otherwise rounded
 
-or only those named after the number, plays the lessons in full mode with PyTorch's scalar kernels, with MKL's oldest ones, and with the
-weights of every new policy changed by 1e-7 of their size, and lists the cells that fail. The same
-command continues where it was stopped.
+plays the lessons, or those named after the number, in full mode with PyTorch's scalar kernels, with
+MKL's oldest ones, and with the weights of every new policy changed by 1e-7 of their size, and lists
+the cells that fail. The same command continues where it was stopped.
 
 The tests play each lesson once, with weights so changed, in fast mode and without a kernel, because
 one for each would cost more than the lessons do; one real kernel is started, in a student's folder.

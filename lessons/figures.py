@@ -14,8 +14,6 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666"
 )  # fmt: skip
 
-CORPUS_COLORS = {"clean": BLUE, "narrow": RED, "wrong": ORANGE}
-
 ROADMAP = (
     ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO"), ("04", "GRPO"),
     ("05", "a leash and\na family"), ("06", "backprop is\nan adjoint"),
@@ -348,42 +346,6 @@ def noise_by_baseline(
     return figure
 
 
-def gain_and_readiness(checkpoints: list[dict]) -> Figure:
-    """Real gain above, readiness below, along pretraining: means over seeds, a column per corpus.
-
-    Entries have corpus, seed, step, gain, readiness and sampled. Bands are the range over seeds.
-    """
-    titles = {"clean": "clean: true sums", "narrow": "narrow: targets up to 9",
-              "wrong": "wrong: a third of the sums false"}  # fmt: skip
-    figure = Figure(figsize=(9, 4.3), layout="constrained")
-    axes = figure.subplots(2, len(titles), sharex=True, sharey="row")
-    for column, (corpus, title) in enumerate(titles.items()):
-        upper, lower = axes[:, column]
-        chosen = [entry for entry in checkpoints if entry["corpus"] == corpus]
-        steps = list(dict.fromkeys(entry["step"] for entry in chosen))
-        by_step = [[entry for entry in chosen if entry["step"] == step] for step in steps]
-        gains = [[entry["gain"] for entry in entries] for entries in by_step]
-        exact = [[entry["readiness"] for entry in entries] for entries in by_step]
-        sampled = [[e["sampled"]["8"]["readiness"] for e in entries] for entries in by_step]
-        means = _mean_and_range(lower, steps, exact, BLUE, "exact")
-        _mean_and_range(upper, steps, gains, ORANGE, "")
-        lower.plot(steps, [sum(x) / len(x) for x in sampled], "--", color=SKY, linewidth=2,
-                   label="from 8 samples a prompt")  # fmt: skip
-        pick = steps[means.index(max(means))]
-        for axis in (upper, lower):
-            axis.axvline(pick, color=GREY, linewidth=1, linestyle=":")
-            axis.spines[["top", "right"]].set_visible(False)
-        upper.set_title(title, loc="left", fontsize=11)
-        lower.set_xlabel("pretraining step")
-    axes[0, 0].set(ylabel="gain of 20 GRPO rollouts\n(exact success)", ylim=(0, None))
-    axes[1, 0].set(ylabel="readiness\n(signal × headroom)", ylim=(0, None))
-    axes[1, 1].legend(frameon=False, loc="upper left", fontsize=9)
-    axes[0, 1].annotate("dotted: where mean\nreadiness is highest", (0.2, 0.75), color=GREY,
-                        xycoords="axes fraction", fontsize=9)  # fmt: skip
-    figure.suptitle("Where readiness is high, a short RL run gains")
-    return figure
-
-
 def _mean_and_range(
     axis: Axes, steps: list[int], values: list[list[float]], color: str, label: str,
     line: str = "o-",
@@ -397,48 +359,35 @@ def _mean_and_range(
     return means
 
 
-def ranks_by_corpus(ranks: dict, labels: dict[str, str]) -> Figure:
-    """Rank correlation of each predictor with the gain, a mark per corpus; means over seeds."""
-    title = "Readiness ranks well on all three corpora; each rival slips on one"
-    figure, (axis,) = panels(title, width=8, height=3.9)
-    rows = range(len(labels))[::-1]
-    for (corpus, color), mark in zip(CORPUS_COLORS.items(), "os^"):
-        values = [ranks[corpus][name]["rank"][0] for name in labels]
-        axis.plot(values, rows, mark, color=color, markersize=8, alpha=0.8, label=corpus)
-    axis.axvline(0, color=GREY, linewidth=0.8)
-    axis.set(xlabel="rank correlation with the real gain (1: the same order, −1: upside down)")
-    axis.set(xlim=(-1.06, 1.06), ylim=(-0.6, len(labels) - 0.4))
-    axis.set_yticks(rows, labels.values())
-    axis.grid(axis="y", color=GREY, alpha=0.2)
-    axis.legend(frameon=False, title="corpus", loc="upper left", fontsize=9)
-    return figure
+def predictors_by_corpus(
+    summary: dict, with_gradient: dict[str, str], without_gradient: dict[str, str]
+) -> Figure:
+    """Rank correlation of each predictor with the gain, and its interval; a panel for each corpus.
 
-
-def switch_at_equal_cost(rows: list[dict]) -> Figure:
-    """Final success of one budget by the step at which RL takes over, and readiness' picks.
-
-    Rows have corpus, seed, step, before, success and readiness; bands are the range over seeds.
+    `summary` has by corpus and predictor a `rank` (mean, low, high). The dicts map a predictor to
+    its label; those with a gradient stand on top, in another colour.
     """
-    titles = {"clean": "Clean sums: late is best, and the picks come close",
-              "wrong": "Wrong sums: early is best, and most picks miss it"}  # fmt: skip
-    figure, axes = panels(*titles.values(), width=4.7, height=3.3)
-    for axis, corpus in zip(axes, titles):
-        chosen = [row for row in rows if row["corpus"] == corpus]
-        steps = list(dict.fromkeys(row["step"] for row in chosen))
-        by_step = [[row for row in chosen if row["step"] == step] for step in steps]
-        for key, color, label in (("success", RED, "in the end"), ("before", GREY, "before RL")):
-            values = [[row[key] for row in seeds] for seeds in by_step]
-            _mean_and_range(axis, steps, values, color, label)
-        seeds = dict.fromkeys(row["seed"] for row in chosen)
-        curves = [[row for row in chosen if row["seed"] == seed] for seed in seeds]
-        picks = [max(curve, key=lambda row: row["readiness"]) for curve in curves]
-        axis.plot(
-            [row["step"] for row in picks], [row["success"] for row in picks], "o", color=BLUE,
-            fillstyle="none", markersize=9, markeredgewidth=1.5, label="readiness' pick, by seed",
-        )  # fmt: skip
-        axis.set(xlabel="step of pretraining at which RL takes over", ylim=(0, 1.03))
-    axes[0].set_ylabel("exact success, mean over prompts")
-    axes[0].legend(frameon=False, loc="lower center", fontsize=9)
+    titles = {"clean": "clean: true sums", "wrong": "wrong: a third with a false target",
+              "narrow": "narrow: targets up to 9"}  # fmt: skip
+    labels = with_gradient | without_gradient
+    figure = Figure(figsize=(10, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(titles), sharey=True)
+    places = range(len(labels))[::-1]
+    for axis, (corpus, title) in zip(axes, titles.items()):
+        for name, place in zip(labels, places):
+            mean, low, high = summary[corpus][name]["rank"]
+            color = BLUE if name in with_gradient else ORANGE
+            axis.plot([low, high], [place, place], color=color, linewidth=2)
+            axis.plot(mean, place, "o", color=color, markersize=7)
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        axis.set(xlim=(-1.06, 1.06), xlabel="rank correlation with the gain")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color=GREY, alpha=0.2)
+    axes[0].set_yticks(places, labels.values())
+    for text, place in zip(axes[0].get_yticklabels(), places):
+        text.set_color(BLUE if place >= len(without_gradient) else "#8A5A00")
+    figure.suptitle("Blue needs ∇V, orange needs no gradient. Right of 0 is the right order")
     return figure
 
 
@@ -453,102 +402,49 @@ def _dots(axis: Axes, values: dict[str, list[float]], colors: dict[str, str]) ->
     axis.set_ylim(-0.6, len(values) - 0.4)
 
 
-def critics_by_samples(rows: list[dict]) -> Figure:
-    """Final success of each baseline by samples a prompt, on one scale; a dot a seed.
-
-    Rows have group_size, method and success.
-    """
-    sizes = sorted({row["group_size"] for row in rows}, reverse=True)
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    kinds = {"exact": BLUE, "learned": ORANGE, "group": GREY, "batch": GREY}
-    colors = {name: kinds[name.split()[0]] for name in names}
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots(1, len(sizes), sharex=True, sharey=True)
-    for axis, size in zip(axes, sizes):
-        chosen = [row for row in rows if row["group_size"] == size]
-        values = {name: [r["success"] for r in chosen if r["method"] == name] for name in names}
-        _dots(axis, values, colors)
-        axis.set_title(f"{size} sample{'s' if size > 1 else ''} a prompt", loc="left", fontsize=11)
-        axis.set(xlabel="exact success at the end", xlim=(0.55, 1.01))
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("With many samples a prompt any baseline will do; with few it matters which")
+def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> Figure:
+    """Noise with each baseline over that with none: place -> baseline -> step -> ratios."""
+    titles = [f"Noise of the gradient {place}" for place in ratios] or ["no counted noise"]
+    figure, axes = panels(*titles, width=4.8, height=3.5)
+    for axis, by_name in zip(axes, ratios.values()):
+        for shift, (name, by_step) in zip((-0.25, 0, 0.25), by_name.items()):
+            color = {"V": RED, "token critic": BLUE}.get(name, GREY)
+            for place, values in enumerate(by_step.values()):
+                x = place + shift
+                axis.plot([x] * len(values), values, "o", color=color, alpha=0.4, markersize=5)
+                middle = torch.tensor(values).quantile(0.5).item()
+                label = name if place == 0 else None  # one entry in the legend
+                ends = [x - 0.1, x + 0.1]
+                axis.plot(ends, [middle] * 2, color=color, linewidth=3, label=label)
+        axis.axhline(1, color="black", linewidth=1, linestyle=":")
+        axis.annotate("no baseline", (len(by_step) - 0.6, 1), (0, -11), ha="right",
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+        axis.set_xticks(range(len(by_step)), [f"after {step} steps" for step in by_step])
+        axis.set(yscale="log", ylabel="noise / noise with no baseline")
+        axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["½", "1", "2", "5", "10", "20"])
+        axis.minorticks_off()
+    if ratios:
+        limits = [axis.get_ylim() for axis in axes]
+        for axis in axes:
+            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def leaderboard_over_seeds(board: list[dict]) -> Figure:
-    """Final success and different right answers left, by method; a dot a seed, a bar their mean.
-
-    Rows have method, success and distinct; the dotted line is the oracle's mean.
-    """
-    rows = {row["method"]: [r for r in board if r["method"] == row["method"]] for row in board}
-    order = sorted(rows, key=lambda method: -sum(row["success"] for row in rows[method]))
-    colors = {method: ORANGE if "critic" in method else GREY for method in order}
-    colors |= {"PPO without critic": GREY, "oracle": "black"}
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    titles = {"success": "Most methods end close together", "distinct": "All keep few answers"}
-    for axis, (key, title) in zip(axes, titles.items()):
-        values = {method: [row[key] for row in rows[method]] for method in order}
-        _dots(axis, values, colors)
-        mean = sum(values["oracle"]) / len(values["oracle"])
-        axis.axvline(mean, color="black", linewidth=1, linestyle=":")
-        axis.set_title(title, loc="left", fontsize=11)
-        axis.spines[["top", "right"]].set_visible(False)
+def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
+    """Differences from a method seed by seed, a panel a dict; a dot a seed, a bar their mean."""
+    figure, axes = panels(*titled, width=4.9, height=3.4)
+    for axis, values in zip(axes, titled.values()):
+        _dots(axis, values, {name: RED if "pairs" in name else BLUE for name in values})
+        axis.axvline(0, color="black", linewidth=1, linestyle=":")
+        axis.set_xlabel("area minus that of leave-one-out (dotted)")
+        axis.margins(x=0.08)
         axis.grid(axis="y", color=GREY, alpha=0.2)
-    axes[0].set_xlabel("exact success at the end\n(orange: with a critic)")
-    label = "different right answers to a prompt\nin 64 samples (dotted: the oracle's mean)"
-    axes[1].set(xlabel=label, xlim=(0, None))
-    return figure
-
-
-def sharpen_or_expand(rows: list[dict], draws: list[int]) -> Figure:
-    """Exact pass@k and coverage before and after GRPO, a column per corpus; means over seeds.
-
-    Rows have corpus, method, pass_at_k and coverage, both along `draws`.
-    """
-    titles = {"clean": "pretrained on true sums", "narrow": "pretrained on narrow sums"}
-    figure = Figure(figsize=(6.8, 3.7), layout="constrained")
-    axes = figure.subplots(2, len(titles), sharex=True)
-    styles = {"before RL": ("black", "before RL"), "GRPO": (BLUE, "after GRPO")}
-    for column, (corpus, title) in enumerate(titles.items()):
-        for method, (color, label) in styles.items():
-            chosen = [r for r in rows if (r["corpus"], r["method"]) == (corpus, method)]
-            for axis, key in zip(axes[:, column], ("pass_at_k", "coverage")):
-                mean = [sum(seeds) / len(seeds) for seeds in zip(*(row[key] for row in chosen))]
-                axis.plot(draws, mean, color=color, linewidth=2.5, label=label)
-        axes[0, column].set_title(title, loc="left", fontsize=11)
-        axes[0, column].set_ylim(0, 1.04)
-        axes[1, column].set(xscale="log", xlabel="samples of each prompt, k", ylim=(0, None))
-        axes[1, column].minorticks_off()
-    axes[0, 0].set_ylabel("pass@k")
-    axes[1, 0].set_ylabel("coverage: different right\nanswers found")
-    axes[0, 0].legend(frameon=False, loc="lower right")
-    for axis in axes.flatten():
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("With one sample GRPO wins; with many, the policy before it finds more")
-    return figure
-
-
-def prompts_left_out(rows: list[dict]) -> Figure:
-    """Success along GRPO on the prompts it trains on and on others; a panel per start.
-
-    Rows have start and curve (step, success, held_out); bands are the range over seeds.
-    """
-    starts = sorted({row["start"] for row in rows})
-    titles = [f"from pretraining step {start}" for start in starts]
-    figure, axes = panels(*titles, width=3.9, height=2.8)
-    for axis, start in zip(axes, starts):
-        curves = [row["curve"] for row in rows if row["start"] == start]
-        steps = [entry["step"] for entry in curves[0]]
-        for key, color, label in (("success", BLUE, "trained on"), ("held_out", RED, "left out")):
-            values = [[entry[key] for entry in entries] for entries in zip(*curves)]
-            means = _mean_and_range(axis, steps, values, color, label, "-")
-            place = (steps[-1], means[-1])
-            axis.annotate(label, place, (6, -3), textcoords="offset points", color=color)
-        axis.set(xlabel="GRPO rollout", ylim=(0, 1.03), xlim=(-3, 1.25 * steps[-1]))
-        axis.set_xticks(steps[::2])
-    axes[0].set_ylabel("exact success, mean over prompts")
-    figure.suptitle("RL on some of the prompts makes the policy forget the others")
+    low = min(axis.get_xlim()[0] for axis in axes)
+    high = max(axis.get_xlim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_xlim(low, high)
     return figure
 
 

@@ -56,9 +56,12 @@ def print_columns(columns: dict, digits: int = 3) -> None:
         print("  ".join(row))
 
 
-def print_rows(rows: list[dict]) -> None:
-    """A table of rows that have the same keys, whose names stand above; floats with two digits."""
-    print_columns({key: [row[key] for row in rows] for key in rows[0]}, digits=2)
+def print_rows(rows: list[dict], digits: int = 2) -> None:
+    """A table of rows that have the same keys, whose names stand above."""
+    columns = {}
+    for key in rows[0]:
+        columns[key] = [row[key] for row in rows]
+    print_columns(columns, digits)
 
 
 def vector_texts(vectors: Tensor, digits: int = 2) -> list[str] | str:

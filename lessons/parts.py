@@ -12,24 +12,17 @@ from counting import (
     staleness_rows, surrogate_gradients, together,
 )  # fmt: skip
 from figures import SURROGATE_TITLES
-from kit import interval_text, print_columns, print_rows
+from kit import print_columns, print_rows
 from minicf.bounds import error_bound
 from minicf.control import CosineTrack
 from minicf.costate import alignment, attention_share, empirical_costates, own_logit_costates
 from minicf.env import SumGame, World
-from minicf.exact import outcomes, solution_probabilities, success, value_gradient
+from minicf.exact import outcomes, success, value_gradient
 from minicf.gpt import GPT
 from minicf.ppo import clipped_surrogate, gae
 from minicf.pretrain import pretrain
 from minicf.rollout import Rollout, completion_logprobs
 from minicf.tap import tap
-from train import improve
-
-PREDICTOR_LABELS = {  # of the study's predictors of RL's gain; J is the mean success
-    "readiness": "readiness", "readiness of 8": "readiness, 8 samples", "signal": "signal",
-    "headroom": "headroom", "reward std": "reward std", "reward std of 8": "reward std, 8 samples",
-    "p(1 − p)": "parabola J(1 − J)", "1 − p": "1 − J", "loss": "pretraining loss",
-}  # fmt: skip
 
 
 def pretrained_copies(
@@ -297,77 +290,6 @@ def costate_errors(policy: GPT, env: SumGame, prompt: Tensor, prefix: Tensor) ->
     }
 
 
-def predictor_rows(ranks: dict, labels: dict[str, str]) -> list[dict[str, str]]:
-    """The study's predictors of RL's gain, by name and label: rank correlations and picks."""
-    rows = []
-    for name, label in labels.items():
-        row = {"predictor": label}
-        row["rank, all corpora"] = interval_text(*ranks["pooled"][name]["rank"])
-        for corpus in ("clean", "narrow", "wrong"):
-            row[corpus] = f"{ranks[corpus][name]['rank'][0]:.2f}"
-        rows.append(row | {"pick": interval_text(*ranks["pooled"][name]["pick"])})
-    return rows
-
-
-def claim_rows(study: dict, *names: str) -> list[dict[str, str]]:
-    """The study's claims of these names: mean and interval over seeds, and the threshold."""
-    rows = []
-    for claim in study["claims"]:
-        if claim["claim"] in names:
-            holds = "no"
-            if claim["holds"]:
-                holds = "yes" if claim["certain"] else "yes, not certain"
-            measured = interval_text(claim["measured"], *claim["interval"])
-            threshold = f"{claim['relation']} {claim['threshold']:.2f}"
-            statement = claim["statement"].replace("p(1 − p)", "J(1 − J)")
-            rows.append({"claim": statement, "measured": measured, "threshold": threshold})
-            rows[-1]["holds"] = holds
-    return rows
-
-
-def gain_of_short_run(policy: nn.Module, env: SumGame, rollouts: int, seed: int) -> float:
-    """What a short, gentle GRPO run adds to exact success; it trains a copy of the policy."""
-    trial, generator = copy.deepcopy(policy), torch.Generator().manual_seed(seed)
-    history = improve(
-        trial, env, "grpo", rollouts, generator, learning_rate=3e-4, warmup=5,
-        evaluate_every=rollouts,
-    )  # fmt: skip
-    return history[-1]["success"] - history[0]["success"]
-
-
-def leaderboard_rows(study: dict) -> list[dict[str, str]]:
-    """The study's methods, best first: final success, different answers, cost of the rollouts."""
-    rows = []
-    for method in study["answers"]["methods"]:
-        seeds = [row for row in study["leaderboard"] if row["method"] == method["method"]]
-        row = {"method": method["method"], "success": method["success"]}
-        row["interval"] = method["interval"]
-        row["answers in 64"] = f"{sum(run['distinct'] for run in seeds) / len(seeds):.1f}"
-        row["samples"] = f"{sum(run['samples'] for run in seeds) / len(seeds):,.0f}"
-        row["seconds"] = f"{min(run['seconds'] for run in seeds):.1f}"
-        rows.append(row)
-    return rows
-
-
-def print_history(history: list[dict], steps: tuple[int, ...]) -> None:
-    """Success, entropy and KL of a run at these steps, as far as the run goes."""
-    shown = [entry for entry in history if entry["step"] in steps]
-    print_columns({
-        "rollout": [entry["step"] for entry in shown],
-        "success": [entry["success"] for entry in shown],
-        "entropy (nats)": [entry["entropy"] for entry in shown],
-        "KL (nats per token)": [entry["approx_kl"] for entry in shown],
-    })  # fmt: skip
-
-
-def history_of(entropies: list[float], successes: list[float]) -> list[dict[str, float]]:
-    """A run's history by hand, for checks: step 0, which has no entropy, then one entry in ten."""
-    history = [{"step": 0, "success": successes[0]}]
-    for i, (nats, share) in enumerate(zip(entropies, successes, strict=True)):
-        history.append({"step": 10 * (i + 1), "entropy": nats, "success": share})
-    return history
-
-
 TINY = 1e-6  # of ‖∇V‖
 
 
@@ -411,24 +333,3 @@ def shares_by_layer(policy: GPT, states: list[tuple[Rollout, Tensor]]) -> list[l
                 column.append(attention_share(whole - own, whole).item())
             columns.append(column)
     return [list(row) for row in zip(*columns, strict=True)]
-
-
-DRAWS = tuple(2**i for i in range(0, 21, 2))  # the k of pass@k
-
-
-@torch.no_grad()
-def reach(policy: nn.Module, env: SumGame) -> dict[str, list[float]]:
-    """Exact pass@k, and the number of different right answers in k samples, for each k of DRAWS.
-
-    Means over prompts, in float64 and without cancellation where probabilities are tiny.
-    """
-    p, rows = solution_probabilities(policy.double(), env)
-    value = p.new_zeros(len(env.prompts)).index_add(0, rows, p).clamp(max=1 - 1e-15)
-
-    def at_least_once(probability: Tensor, k: int) -> Tensor:
-        return -torch.expm1(k * torch.log1p(-probability))
-
-    passes = [at_least_once(value, k).mean().item() for k in DRAWS]
-    p = p.clamp(max=1 - 1e-15)
-    answers = [at_least_once(p, k).sum().item() / len(env.prompts) for k in DRAWS]
-    return {"pass_at_k": passes, "coverage": answers}

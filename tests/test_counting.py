@@ -7,7 +7,6 @@ Samples are compared with z-scores; each must be below 4.5, which chance alone w
 import dataclasses
 import itertools
 import math
-from decimal import Decimal, getcontext
 from functools import partial
 
 import pytest
@@ -19,12 +18,11 @@ from counting import (
     method_loss, methods_table, noise_of_baselines, noisy_logprobs, squares_and_mean,
     surrogate_gradients, surrogate_objective, update_moments, weight_blocks,
 )  # fmt: skip
-from parts import DRAWS, reach
 
 from minicf.baselines import best_baseline, leave_one_out_noise, noise
 from minicf.costate import empirical_costates
 from minicf.env import SumGame
-from minicf.exact import outcomes, solution_probabilities, success, value_gradients
+from minicf.exact import outcomes, success, value_gradients
 from minicf.grpo import grpo_loss, kl_penalty
 from minicf.ppo import aggregate_tokens, clipped_surrogate, gae
 from minicf.rollout import completion_logprobs
@@ -264,23 +262,6 @@ def test_the_loss_of_grpo_leaves_no_kl_at_the_first_update(counted):
         loss, _ = grpo_loss(logprobs, same, torch.arange(8.0), mask, same, kl_coef)
         gradients.append(torch.autograd.grad(loss, logprobs)[0])
     assert torch.equal(*gradients)
-
-
-def test_reach_against_long_arithmetic(env):
-    """With 60 digits, on a policy whose answers have probabilities down to 1e-30."""
-    getcontext().prec = 60
-    policy = make_policy(env, spread=2.0)
-    counted = reach(policy, env)
-    p, rows = solution_probabilities(policy, env)
-    assert p.min() < 1e-15
-    one = Decimal(1)
-    values = [sum((Decimal(x.item()) for x in p[rows == q]), Decimal(0)) for q in range(19)]
-    for place, k in enumerate(DRAWS):
-        passes = sum(one - (one - value) ** k for value in values) / 19
-        answers = sum(one - (one - Decimal(x.item())) ** k for x in p) / 19
-        assert counted["pass_at_k"][place] == pytest.approx(float(passes), rel=1e-9)
-        assert counted["coverage"][place] == pytest.approx(float(answers), rel=1e-9)
-    assert counted["pass_at_k"][0] == pytest.approx(success(policy, env).mean().item())
 
 
 # The noise of baselines.

@@ -1803,196 +1803,452 @@ WRONG = {
             return bias
         """,
     },
-    "10-headroom": {
-        "zeros": "return 0.0",
-        "plugging c/n in": """
-            p = correct.double() / n
-            return (1 - (1 - p) ** k - p).mean().item()
+    "10-pass": {
+        "zeros": "return [0.0] * len(correct)",
+        "plugging c/n in": "return [1 - (1 - c / n) ** k for c in correct]",
+        "C(c, k) for C(n − c, k)": """
+            return [1 - math.comb(c, k) / math.comb(n, k) for c in correct]
         """,
-        "the sign": """
-            every = [math.comb(n - c, k) / math.comb(n, k) + c / n - 1 for c in correct.tolist()]
-            return sum(every) / len(every)
+        "all k right": "return [math.comb(c, k) / math.comb(n, k) for c in correct]",
+        "none right": "return [math.comb(n - c, k) / math.comb(n, k) for c in correct]",
+        "pass@1 subtracted": """
+            return [1 - math.comb(n - c, k) / math.comb(n, k) - c / n for c in correct]
         """,
-        "pass@k alone": """
-            every = [1 - math.comb(n - c, k) / math.comb(n, k) for c in correct.tolist()]
-            return sum(every) / len(every)
-        """,
-        "the sum over prompts": """
-            every = [1 - math.comb(n - c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
-            return sum(every)
-        """,
-        "all k right": """
-            every = [math.comb(c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
-            return sum(every) / len(every)
-        """,
+        "pass@1": "return [c / n for c in correct]",
+        "k times pass@1": "return [k * c / n for c in correct]",
         "one draw fewer": """
-            k -= 1
-            every = [1 - math.comb(n - c, k) / math.comb(n, k) - c / n for c in correct.tolist()]
-            return sum(every) / len(every)
+            return [1 - math.comb(n - c, k - 1) / math.comb(n, k - 1) for c in correct]
         """,
-        "counts pooled over prompts": """
-            c, total = int(correct.sum()), n * len(correct)
-            return 1 - math.comb(total - c, k) / math.comb(total, k) - c / total
+        "the mean over prompts": """
+            shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in correct]
+            return sum(shares) / len(shares) + 0.001
         """,
-        "the package's own": "return (pass_at_k(correct, n, k) - correct / n).mean().item()",
+        "prompts thrown together": """
+            total = n * len(correct)
+            pooled = 1 - math.comb(total - sum(correct), k) / math.comb(total, k)
+            return [pooled] * len(correct)
+        """,
+        "a product of fractions with replacement": """
+            shares = []
+            for c in correct:
+                wrong = 1.0
+                for draw in range(k):
+                    wrong *= (n - c) / n
+                shares.append(1 - wrong)
+            return shares
+        """,
+        "the fraction upside down": """
+            return [1 - math.comb(n, k) / max(math.comb(n - c, k), 1) for c in correct]
+        """,
+        "arguments swapped": """
+            return [1 - math.comb(k, n - c) / math.comb(k, n) for c in correct]
+        """,
+        "the list as a number": "return 1 - math.comb(n - correct, k) / math.comb(n, k)",
+        "no return": "shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in correct]",
+        "a tuple": """
+            shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in correct]
+            return shares, n
+        """,
+        "the package's own": "return pass_at_k(torch.tensor(correct), n, k)",
     },
-    "10-rank": {
-        "equal values count as one rank": """
-            centred = []
-            for values in (scores, gains):
-                ranks = torch.unique(values, return_inverse=True)[1].double()
-                centred.append(ranks - ranks.mean())
-            scale = centred[0].norm() * centred[1].norm()
-            return (centred[0] @ centred[1] / scale).item() if scale > 0 else 0.0
-        """,
-        "zeros": "return 0.0",
-        "ties in order of appearance": """
-            ranks = [v.argsort(stable=True).argsort() for v in (scores, gains)]
-            return torch.corrcoef(torch.stack(ranks).double())[0, 1].item()
-        """,
-        "argsort once": """
-            ranks = [v.argsort(stable=True) for v in (scores, gains)]
-            return torch.corrcoef(torch.stack(ranks).double())[0, 1].item()
-        """,
-        "ties get the lowest rank": """
-            ranks = [(v[:, None] > v).sum(1).double() for v in (scores, gains)]
-            a, b = (rank - rank.mean() for rank in ranks)
-            scale = a.norm() * b.norm()
-            return (a @ b / scale).item() if scale > 0 else 0.0
-        """,
-        "the textbook formula without ties": """
-            both = (scores, gains)
-            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
-            n, d = len(scores), ranks[0] - ranks[1]
-            return 1 - 6 * d.square().sum().item() / (n * (n * n - 1))
-        """,
-        "Pearson of the values": """
-            a, b = scores - scores.mean(), gains - gains.mean()
-            scale = a.norm() * b.norm()
-            return (a @ b / scale).item() if scale > 0 else 0.0
-        """,
-        "Kendall's": """
-            signs = (scores[:, None] - scores).sign() * (gains[:, None] - gains).sign()
-            return signs.sum().item() / (len(scores) * (len(scores) - 1))
-        """,
+    "10-lead": {
+        "zeros": "return [0.0, 0.0]",
         "the sign": """
-            both = (scores, -gains)
-            ranks = [(v[:, None] < v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
-            a, b = (rank - rank.mean() for rank in ranks)
-            scale = a.norm() * b.norm()
-            return (a @ b / scale).item() if scale > 0 else 0.0
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[1] - picks[0]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
         """,
-        "nan where constant": """
-            both = (scores, gains)
-            ranks = [(v[:, None] > v).sum(1) + ((v[:, None] == v).sum(1) + 1) / 2 for v in both]
-            a, b = (rank - rank.mean() for rank in ranks)
-            return (a @ b / (a.norm() * b.norm())).item()
+        "not as a share": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0]
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
         """,
-        "the package's own": "return rank_correlation(scores, gains)",
+        "the largest gain of all seeds": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.max()
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the smallest score": """
+            picks = [gains.gather(1, v.argmin(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "one pick for all seeds": """
+            picks = [gains[:, v.mean(0).argmax()] / gains.amax(1) for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "over the wrong dimension": """
+            picks = [gains.gather(0, v.argmax(0, keepdim=True))[0] / gains.amax(0)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the largest scores": """
+            leads = scores.amax(1) - rival_scores.amax(1)
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "our share alone": """
+            leads = gains.gather(1, scores.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the sum over seeds": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.sum(), leads.std() / len(leads) ** 0.5]
+        """,
+        "not paired": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            error = ((picks[0].var() + picks[1].var()) / len(gains)) ** 0.5
+            return [picks[0].mean() - picks[1].mean(), error]
+        """,
+        "the standard deviation": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std()]
+        """,
+        "divided by S": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads)]
+        """,
+        "S below the squares": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std(correction=0) / len(leads) ** 0.5]
+        """,
+        "the variance": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.var() / len(leads)]
+        """,
+        "divided by the root of the checkpoints": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / gains.size(1) ** 0.5]
+        """,
+        "the lead alone": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            return (picks[0] - picks[1]).mean()
+        """,
+        "all leads": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            return picks[0] - picks[1]
+        """,
+        "no return": "picks = scores.argmax(1)",
+        "an index without its seed": """
+            picks = [gains[v.argmax(1)] / gains.amax(1) for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
     },
-    "11-reach": {
+    "11-noise": {
+        "nothing returned": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            p @ (estimates - g).square().sum(1)
+        """,
+        "a tuple": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1), g
+        """,
         "zeros": "return 0.0",
-        "rounded away": "return (1 - (1 - probabilities) ** k).sum().item()",
-        "a tensor": "return -torch.expm1(k * torch.log1p(-probabilities)).sum()",
-        "the logarithm of a rounded number": """
-            return -torch.expm1(k * torch.log(1 - probabilities)).sum().item()
+        "the second moment": """
+            return p @ ((r - baseline)[:, None] * s).square().sum(1)
         """,
-        "pass@k": "return -torch.expm1(k * torch.log1p(-probabilities.sum())).item()",
-        "right answers, counted again and again": "return (k * probabilities).sum().item()",
-        "at most one of each, on average": "return (k * probabilities).clamp(max=1).sum().item()",
-        "every answer": "return float((probabilities > 0).sum())",
-        "the sign": "return torch.expm1(k * torch.log1p(-probabilities)).sum().item()",
-        "the mean over answers": """
-            return -torch.expm1(k * torch.log1p(-probabilities)).mean().item()
+        "∇V taken off twice": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1) - g.square().sum()
         """,
-        "what is not found": "return (k * torch.log1p(-probabilities)).exp().sum().item()",
-        "one sample fewer": """
-            return -torch.expm1((k - 1) * torch.log1p(-probabilities)).sum().item()
+        "over ‖∇V‖², as in lesson 02": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1) / g.square().sum()
         """,
-        "the common approximation": "return -torch.expm1(-k * probabilities).sum().item()",
+        "the root": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return (p @ (estimates - g).square().sum(1)).sqrt()
+        """,
+        "b − r": """
+            g = (p * r) @ s
+            estimates = (baseline - r)[:, None] * s
+            return p @ (estimates - g).square().sum(1)
+        """,
+        "a plain mean over answers": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return (estimates - g).square().sum(1).mean()
+        """,
+        "a sum over answers": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return (estimates - g).square().sum()
+        """,
+        "a mean over the weights": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().mean(1)
+        """,
+        "not squared": """
+            g = (p * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).norm(dim=1)
+        """,
+        "no scores": "return p @ (r - baseline) ** 2",
+        "∇V without p": """
+            g = r @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1)
+        """,
+        "no baseline": """
+            g = (p * r) @ s
+            return p @ (r[:, None] * s - g).square().sum(1)
+        """,
+        "the baseline is always V": """
+            g = (p * r) @ s
+            estimates = (r - p @ r)[:, None] * s
+            return p @ (estimates - g).square().sum(1)
+        """,
+        "the wrong axis": """
+            g = (p * r) @ s
+            estimates = (r - baseline) * s
+            return p @ (estimates - g).square().sum(1)
+        """,
+        "shapes that do not fit": "return p @ ((r - baseline) @ s - s[:, :1])[:2].square()",
+        "the package's own": "return noise(p, r, s, baseline)",
     },
-    "11-collapse": {
-        "the success of step 0": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - history[0]["success"])
-            for entry in entries:
-                if entry["entropy"] < share * first * (1 - entry["success"]):
-                    return entry["step"]
-            return None
+    "11-price": {
+        "nothing returned": """
+            V = p @ r
+            variance = p @ (r - V).square()
+            g = (p * r) @ s
+            (variance * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
         """,
-        "silent for good after success 1": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - entries[0]["success"])
-            for entry in entries:
-                if entry["success"] == 1:
-                    return None
-                if entry["entropy"] < share * first * (1 - entry["success"]):
-                    return entry["step"]
-            return None
+        "a tuple": "return p @ (r - p @ r).square() * (p @ s.square().sum(1)), G - 1",
+        "divided by G": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().sum(1)) + g.square().sum()) / G
         """,
-        "never": "return None",
-        "at once": 'return history[0]["step"]',
-        "narrowing is enough": """
-            entries = [entry for entry in history if "entropy" in entry]
-            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
-            return low[0]["step"] if low else None
+        "not divided": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return variance * (p @ s.square().sum(1)) + g.square().sum()
         """,
-        "failing is enough": """
-            entries = [entry for entry in history if "entropy" in entry]
-            low = [e for e in entries if 1 - e["success"] > share]
-            return low[0]["step"] if low else None
+        "divided twice": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1) ** 2
         """,
-        "narrow and not yet at .9": """
-            entries = [entry for entry in history if "entropy" in entry]
-            low = [e for e in entries if e["entropy"] < share * entries[0]["entropy"]]
-            low = [e for e in low if e["success"] < 0.9]
-            return low[0]["step"] if low else None
+        "the baseline's error alone": """
+            variance = p @ (r - p @ r).square()
+            return variance * (p @ s.square().sum(1)) / (G - 1)
         """,
-        "per chance of success": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / entries[0]["success"]
-            low = [e for e in entries if e["entropy"] / e["success"] < share * first]
-            return low[0]["step"] if low else None
+        "the pairs alone": "return ((p * r) @ s).square().sum() / (G - 1)",
+        "precedence": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return variance * (p @ s.square().sum(1)) + g.square().sum() / (G - 1)
         """,
-        "the last such entry": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - entries[0]["success"])
-            low = [e for e in entries if e["entropy"] < share * first * (1 - e["success"])]
-            return low[-1]["step"] if low else None
+        "precedence, the other way": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return variance * (p @ s.square().sum(1)) / (G - 1) + g.square().sum()
         """,
-        "the end alone": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first, last = entries[0]["entropy"] / (1 - entries[0]["success"]), entries[-1]
-            return last["step"] if last["entropy"] < share * first * (1 - last["success"]) else None
+        "one partner": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return variance * (p @ s.square().sum(1)) / (G - 1) + g.square().sum() / (G - 1) ** 2
         """,
-        "a share of the largest": """
-            entries = [entry for entry in history if "entropy" in entry]
-            most = max(e["entropy"] / (1 - e["success"]) for e in entries if e["success"] < 1)
-            low = [e for e in entries if e["entropy"] < share * most * (1 - e["success"])]
-            return low[0]["step"] if low else None
+        "‖g‖ not squared": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().sum(1)) + g.norm()) / (G - 1)
         """,
-        "an entry, not a step": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - entries[0]["success"])
-            for i, entry in enumerate(entries):
-                if entry["entropy"] < share * first * (1 - entry["success"]):
-                    return i
+        "a difference": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().sum(1)) - g.square().sum()) / (G - 1)
         """,
-        "once solved, never collapsed": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - entries[0]["success"])
-            for entry in entries:
-                if entry["success"] >= 0.9:
-                    return None
-                if entry["entropy"] < share * first * (1 - entry["success"]):
-                    return entry["step"]
+        "the std": """
+            std = (p @ (r - p @ r).square()).sqrt()
+            g = (p * r) @ s
+            return (std * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
         """,
-        "a fixed share": """
-            entries = [entry for entry in history if "entropy" in entry]
-            first = entries[0]["entropy"] / (1 - entries[0]["success"])
-            for entry in entries:
-                if entry["entropy"] < 0.3 * first * (1 - entry["success"]):
-                    return entry["step"]
+        "the scores unweighted": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * s.square().sum(1).mean() + g.square().sum()) / (G - 1)
+        """,
+        "the scores added up": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * s.square().sum() + g.square().sum()) / (G - 1)
+        """,
+        "the mean length squared": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.norm(dim=1)) ** 2 + g.square().sum()) / (G - 1)
+        """,
+        "r.var()": """
+            g = (p * r) @ s
+            return (r.var() * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "r.var() with n": """
+            g = (p * r) @ s
+            return (r.var(correction=0) * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "V in place of the variance": """
+            g = (p * r) @ s
+            return (p @ r * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "V (1 − V) for any rewards": """
+            V = p @ r
+            g = (p * r) @ s
+            return (V * (1 - V) * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "E[r²] in place of the variance": """
+            g = (p * r) @ s
+            return (p @ r.square() * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "the whole noise": """
+            V = p @ r
+            g = (p * r) @ s
+            known = p @ ((r - V)[:, None] * s - g).square().sum(1)
+            price = (p @ (r - V).square() * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+            return known + price
+        """,
+        "over ‖∇V‖²": """
+            variance = p @ (r - p @ r).square()
+            signal = ((p * r) @ s).square().sum()
+            return (variance * (p @ s.square().sum(1)) / signal + 1) / (G - 1)
+        """,
+        "∇V without p": """
+            variance = p @ (r - p @ r).square()
+            return (variance * (p @ s.square().sum(1)) + (r @ s).square().sum()) / (G - 1)
+        """,
+        "of the group's mean": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1) / G
+        """,
+        "the table's numbers": "return 0.1596 / (G - 1)",
+        "the package's own": "return price_of_no_critic(p, r, s, G)",
+    },
+    "11-paired": {
+        "nothing returned": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "a tuple": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return d.mean(), d.mean() - half, d.mean() + half
+        """,
+        "lists subtracted": "return ours - theirs",
+        "the mean alone": "return (torch.tensor(ours) - torch.tensor(theirs)).mean().item()",
+        "theirs − ours": """
+            d = torch.tensor(theirs) - torch.tensor(ours)
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "unpaired": """
+            a, b = torch.tensor(ours), torch.tensor(theirs)
+            half = factor * ((a.var() + b.var()) / len(a)) ** 0.5
+            mean = a.mean() - b.mean()
+            return [mean, mean - half, mean + half]
+        """,
+        "the std of all numbers": """
+            both = torch.tensor([*ours, *theirs])
+            half = factor * both.std() / len(both) ** 0.5
+            mean = (torch.tensor(ours) - torch.tensor(theirs)).mean()
+            return [mean, mean - half, mean + half]
+        """,
+        "n below": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std(correction=0) / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "the std, not the standard error": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std()
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "n below, and no root": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std(correction=0)
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "over n": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d)
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "over √(n − 1)": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / (len(d) - 1) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "no factor": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "always 1.96": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = 1.96 * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "always 2.36": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = 2.36 * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "the variance": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.var() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "the range": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            return [d.mean(), d.min(), d.max()]
+        """,
+        "high before low": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() + half, d.mean() - half]
+        """,
+        "low first": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean() - half, d.mean(), d.mean() + half]
+        """,
+        "distances": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean(), -half, half]
+        """,
+        "sorted": """
+            d = torch.tensor(sorted(ours)) - torch.tensor(sorted(theirs))
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
         """,
     },
 }

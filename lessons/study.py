@@ -477,7 +477,7 @@ def sum_up(out: Path, seeds: dict[str, int]) -> dict:
         for seed in range(FIRST_SEED, FIRST_SEED + count):
             path = out / f"{part}-{seed}.json"
             if path.exists():
-                parts[part] += read(path, part, seed)
+                parts[part] += rounded(read(path, part, seed), 3)
     summary = {
         "checkpoints": sum_checkpoints(parts["checkpoints"]),
         "baselines": sum_baselines(parts["baselines"]),

@@ -381,7 +381,7 @@ def test_stored_rows_agree_with_themselves(stored):
             "parabola": J - J * J,
         }  # fmt: skip
         for name, value in products.items():
-            assert row[name] == pytest.approx(value, rel=2e-3, abs=1e-3), name
+            assert row[name] == pytest.approx(value, rel=1e-2, abs=2e-3), name
         assert S * H < row["path_readiness"] * 1.001
     for seed in {row["seed"] for row in stored["baselines"]}:
         rows = [row for row in stored["baselines"] if row["seed"] == seed]

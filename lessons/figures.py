@@ -404,7 +404,7 @@ def _dots(axis: Axes, values: dict[str, list[float]], colors: dict[str, str]) ->
 
 def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> Figure:
     """Noise with each baseline over that with none: place -> baseline -> step -> ratios."""
-    titles = [f"Noise of the gradient {place}" for place in ratios] or ["no counted noise"]
+    titles = [f"Noise of the gradient {place}" for place in ratios]
     figure, axes = panels(*titles, width=4.8, height=3.5)
     for axis, by_name in zip(axes, ratios.values()):
         for shift, (name, by_step) in zip((-0.25, 0, 0.25), by_name.items()):
@@ -417,18 +417,18 @@ def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> 
                 ends = [x - 0.1, x + 0.1]
                 axis.plot(ends, [middle] * 2, color=color, linewidth=3, label=label)
         axis.axhline(1, color="black", linewidth=1, linestyle=":")
-        axis.annotate("no baseline", (len(by_step) - 0.6, 1), (0, -11), ha="right",
-                      textcoords="offset points", fontsize=9)  # fmt: skip
+        axis.text(len(by_step) - 0.55, 1.03, "no\nbaseline", va="bottom", fontsize=9)
+        axis.set_xlim(-0.45, len(by_step) + 0.05)
         axis.set_xticks(range(len(by_step)), [f"after {step} steps" for step in by_step])
         axis.set(yscale="log", ylabel="noise / noise with no baseline")
         axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["½", "1", "2", "5", "10", "20"])
         axis.minorticks_off()
-    if ratios:
-        limits = [axis.get_ylim() for axis in axes]
-        for axis in axes:
-            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    low = min(axis.get_ylim()[0] for axis in axes)
+    high = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_ylim(low, high)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -137,8 +137,10 @@ def checked_answer(
         got = answer(function, *arguments)
     name = function.__name__
     assert got is not None, f"`{name}` returns None: is a `return` missing?"
+    worked = as_number(list(expected) if isinstance(expected, tuple) else expected, name)
+    if isinstance(got, tuple) and worked.dim() > 0 and len(got) == len(worked):
+        got = list(got)  # of a function that returns several numbers
     mine = as_number(got, name)
-    worked = as_number(expected, name)
     for mistake, value in (mistakes or {}).items():
         if agree(mine, as_number(value, name), tolerance):
             raise AssertionError(f"`{name}`, {hint}: {mistake}")

@@ -35,7 +35,7 @@ from train import improve  # noqa: E402
 
 PAIRS = [(a, b) for a in (3, 5, 8, 9) for b in (2, 4, 6, 7)]
 SIZES = (8, 32, 128, 512)  # answers to a prompt
-NUDGE = 0.03  # of the activations along ∇V, in their own units
+NUDGE = 0.01  # of the activations along ∇V, in their own units
 
 
 def load_model():

@@ -2157,11 +2157,6 @@ WRONG = {
             half = factor * d.std() / len(d) ** 0.5
             [d.mean(), d.mean() - half, d.mean() + half]
         """,
-        "a tuple": """
-            d = torch.tensor(ours) - torch.tensor(theirs)
-            half = factor * d.std() / len(d) ** 0.5
-            return d.mean(), d.mean() - half, d.mean() + half
-        """,
         "lists subtracted": "return ours - theirs",
         "the mean alone": "return (torch.tensor(ours) - torch.tensor(theirs)).mean().item()",
         "theirs − ours": """

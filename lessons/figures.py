@@ -171,19 +171,19 @@ def loss_and_success(curve: list[dict], floor: float) -> Figure:
 
     The curve has entries with step, loss, success and promise.
     """
-    figure, (left, right) = panels("Loss (nats an answer)", "Success", width=4.6, height=3.4)
+    figure, (losses, successes) = panels("Loss (nats an answer)", "Success", width=4.6, height=3.4)
     steps = [entry["step"] for entry in curve]
-    left.plot(steps, [entry["loss"] for entry in curve], color=GREY, linewidth=2.2)
-    left.axhline(floor, color=RED, linewidth=1.2)
-    left.text(steps[-1], floor - 0.15, "floor", ha="right", va="top", color=RED)
-    left.set(ylim=(0, None))
+    losses.plot(steps, [entry["loss"] for entry in curve], color=GREY, linewidth=2.2)
+    losses.axhline(floor, color=RED, linewidth=1.2)
+    losses.text(steps[-1], floor - 0.15, "floor", ha="right", va="top", color=RED)
+    losses.set(ylim=(0, None))
     success = [entry["success"] for entry in curve]
     promise = [entry["promise"] for entry in curve]
-    right.plot(steps, success, color=BLUE, linewidth=2.2, label="success, counted")
-    right.plot(steps, promise, "--", color=RED, linewidth=1.6, label="at least, by the loss")
-    right.set(ylim=(0, 1.03))
-    right.legend(loc="lower right", frameon=False)
-    for axis in (left, right):
+    successes.plot(steps, success, color=BLUE, linewidth=2.2, label="success, counted")
+    successes.plot(steps, promise, "--", color=RED, linewidth=1.6, label="at least, by the loss")
+    successes.set(ylim=(0, 1.03))
+    successes.legend(loc="lower right", frameon=False)
+    for axis in (losses, successes):
         axis.set(xlabel="pretraining step", xlim=(0, steps[-1]))
     return figure
 

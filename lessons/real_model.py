@@ -12,6 +12,7 @@ results are lessons/real_model.json; without trl its part of them is left out.
 import argparse
 import copy
 import importlib.util
+import itertools
 import json
 import sys
 from datetime import date
@@ -33,7 +34,7 @@ from minicf.rollout import Rollout, completion_mask, sample  # noqa: E402
 from minicf.tap import tap  # noqa: E402
 from train import improve  # noqa: E402
 
-PAIRS = [(a, b) for a in (3, 5, 8, 9) for b in (2, 4, 6, 7)]
+PAIRS = list(itertools.product((3, 5, 8, 9), (2, 4, 6, 7)))
 SIZES = (8, 32, 128, 512)  # answers to a prompt
 NUDGE = 0.01  # of the activations along ∇V, in their own units
 
@@ -82,14 +83,15 @@ def cosine_rows(prompts: list[dict], truth: Tensor) -> list[dict]:
     and noise; means over prompts, and over as many means as the answers give."""
     rows = []
     for size in SIZES:
-        found, predicted = [], []
+        measured = []
+        predicted = []
         for prompt, gradient in zip(prompts, truth):
             costates = costates_of(prompt, 0.5)
             means = costates.view(-1, size, costates.size(1)).mean(1)
-            found.append(alignment(means, gradient)[0].mean())
+            measured.append(alignment(means, gradient)[0].mean())
             signal = gradient.square().sum()
             predicted.append((signal / (signal + costates.var(0).sum() / size)).sqrt())
-        row = {"size": size, "found": torch.stack(found).mean().item()}
+        row = {"size": size, "found": torch.stack(measured).mean().item()}
         row["predicted"] = torch.stack(predicted).mean().item()
         rows.append(row)
     return rows

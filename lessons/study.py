@@ -267,18 +267,18 @@ def noise_rows(policy: GPT, seed: int, step: int, target: int, weights: bool = T
 def small_policies(seed: int, steps: tuple[int, ...], d_model: int) -> dict[int, GPT]:
     """Policies of the two-term world by pretraining step, in float64."""
     env = SumGame(2)
-    kept = {}
+    policies = {}
     generator = torch.Generator().manual_seed(seed)
     policy = GPT.for_world(env, d_model=d_model, generator=generator)
 
     def keep(step: int, loss: float) -> None:
-        kept[step] = copy.deepcopy(policy).double()
+        policies[step] = copy.deepcopy(policy).double()
 
     pretrain(
         policy, env, max(steps), generator, learning_rate=1e-2, checkpoints=steps,
         at_checkpoint=keep,
     )  # fmt: skip
-    return kept
+    return policies
 
 
 # Data from another policy.
@@ -506,7 +506,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--seeds must be at least 2, for an interval, and --jobs at least 1")
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = {part: min(count, args.seeds) for part, count in SEEDS.items()}
-    tasks = [(part, FIRST_SEED + i) for part, count in seeds.items() for i in range(count)]
+    tasks = []
+    for part, count in seeds.items():
+        tasks += [(part, FIRST_SEED + i) for i in range(count)]
     if not args.sum:
         with ProcessPoolExecutor(args.jobs) as pool:
             futures = [pool.submit(work, part, seed, args.out) for part, seed in tasks]

@@ -77,6 +77,7 @@ class ReadinessGRPOTrainer(GRPOTrainer):
         return outputs
 
     def training_step(self, *args, **options):
+        """TRL's own step; then what its backward pass has just left is read."""
         loss = super().training_step(*args, **options)
         if self._scores is not None:
             self._scores.append(self.row_scores(*self._tapped))

@@ -236,7 +236,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from minicf.huggingface import HuggingFacePolicy, WorkedSums
 
-    tokenizer, model = load_model()
+    try:
+        tokenizer, model = load_model()
+    except (ImportError, OSError) as error:  # gguf is missing, or there is no network
+        reason = str(error).splitlines()[0]
+        print(
+            f"real_model.py: no model ({reason}); see --help for what to install", file=sys.stderr
+        )
+        return 2
     env, policy = WorkedSums(tokenizer, PAIRS), HuggingFacePolicy(model.requires_grad_(False))
     truth = value_gradients(policy, env, policy.blocks[0]).flatten(1).double()  # (Q, P·D)
     with torch.no_grad():

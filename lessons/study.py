@@ -23,6 +23,7 @@ import copy
 import json
 import math
 import platform
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
@@ -324,12 +325,34 @@ PARTS = {
 }  # fmt: skip
 
 
+def heading(part: str, seed: int) -> dict:
+    """What a file is of: its part and seed, and every setting that its rows depend on."""
+    settings = {
+        "checkpoints": (PRETRAIN_STEPS, list(STOPS), CORPORA),
+        "baselines": (PRETRAIN_STEPS, ROLLOUTS, METHODS, SETTINGS),
+        "noise": (NOISE_STAGES, NOISE_TARGETS),
+        "corrections": (CORRECTION_STAGES, CORRECTION_TARGETS, AGES, LOGIT_NOISE),
+    }
+    return {"part": part, "seed": seed, "settings": json.dumps(settings[part])}
+
+
+def commit() -> str:
+    """The commit of this checkout, or "unknown" outside one."""
+    try:
+        command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
 def work(part: str, seed: int, out: Path) -> None:
     """Make the file of one part and seed, unless it is there."""
     path = out / f"{part}-{seed}.json"
     if not path.exists():
         torch.set_num_threads(1)
-        text = json.dumps({"part": part, "seed": seed, "rows": rounded(PARTS[part](seed))})
+        rows = rounded(PARTS[part](seed))
+        text = json.dumps({**heading(part, seed), "commit": commit(), "rows": rows})
         unfinished = path.with_suffix(".unfinished")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
@@ -344,15 +367,15 @@ def rounded(value, digits: int = 4):
     return [rounded(part, digits) for part in value] if isinstance(value, list) else value
 
 
-def read(path: Path, part: str, seed: int) -> list[dict]:
-    """The rows of a file. Raises ValueError for a damaged file and for one of another run."""
+def read(path: Path, part: str, seed: int) -> dict:
+    """A file's content. Raises ValueError for one that is damaged or of other settings."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if (stored["part"], stored["seed"]) == (part, seed):
-            return stored["rows"]
-    except (ValueError, KeyError, TypeError):
+        if {**stored, **heading(part, seed)} == stored and "rows" in stored:
+            return stored
+    except (ValueError, TypeError):
         pass
-    raise ValueError(f"{path} is damaged or of another run: delete it and run the study again")
+    raise ValueError(f"{path} is damaged or of other settings: delete it, run the study again")
 
 
 def interval(values: list[float]) -> list[float]:
@@ -472,12 +495,15 @@ def sum_noise(rows: list[dict]) -> list[dict]:
 def sum_up(out: Path, seeds: dict[str, int]) -> dict:
     """All rows of all parts that are there, and their summary."""
     parts = {}
+    commits = set()
     for part, count in seeds.items():
         parts[part] = []
         for seed in range(FIRST_SEED, FIRST_SEED + count):
             path = out / f"{part}-{seed}.json"
             if path.exists():
-                parts[part] += rounded(read(path, part, seed), 3)
+                stored = read(path, part, seed)
+                commits.add(stored["commit"])
+                parts[part] += rounded(stored["rows"], 3)
     summary = {
         "checkpoints": sum_checkpoints(parts["checkpoints"]),
         "baselines": sum_baselines(parts["baselines"]),
@@ -486,6 +512,7 @@ def sum_up(out: Path, seeds: dict[str, int]) -> dict:
     return {
         "command": "python lessons/study.py",
         "date": date.today().isoformat(),
+        "commits": sorted(commits),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         **parts,
         "summary": rounded(summary, 3),

@@ -146,7 +146,7 @@ def test_a_file_that_is_there_is_not_made_again(tmp_path, monkeypatch):
         study.work("noise", seed, tmp_path)
     assert made == [5, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise-5.json", "noise-6.json"]
-    rows = study.read(tmp_path / "noise-5.json", "noise", 5)
+    rows = study.read(tmp_path / "noise-5.json", "noise", 5)["rows"]
     assert rows == [{"seed": 5, "gain": 0.3333, "deep": {"curve": [0.6667, 3333.0]}}]
 
 
@@ -170,7 +170,7 @@ def test_work_that_fails_leaves_no_file(tmp_path, monkeypatch):
 def test_a_damaged_file_or_another_runs_is_refused_in_one_sentence(text, tmp_path):
     path = tmp_path / "noise-5.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^\S*noise-5.json is damaged or of another run: delete"):
+    with pytest.raises(ValueError, match=r"^\S*noise-5.json is damaged or of other settings: delete"):
         study.read(path, "noise", 5)
 
 
@@ -281,7 +281,7 @@ def test_noise_is_summed_up_by_place_and_step_and_a_missing_part_is_left_out():
 
 
 def write(folder, part, seed, rows):
-    text = json.dumps({"part": part, "seed": seed, "rows": rows})
+    text = json.dumps({**study.heading(part, seed), "commit": "abc", "rows": rows})
     (folder / f"{part}-{seed}.json").write_text(text, encoding="utf-8")
 
 
@@ -465,3 +465,12 @@ def test_a_correction_is_recomputed(stored):
         for name in kept[kind]:
             assert 1 / 30 < row[kind][name][1] / kept[kind][name][1] < 30
     assert row["V"]["sequence"][0] < 1e-9 and row["exact"]["prefix"][0] < 1e-9
+
+
+def test_a_file_of_other_settings_is_refused(two_seeds, monkeypatch):
+    path = two_seeds / "noise-300.json"
+    assert study.read(path, "noise", 300)["rows"]
+    monkeypatch.setattr(study, "NOISE_STAGES", (40, 100))
+    with pytest.raises(ValueError, match="of other settings"):
+        study.read(path, "noise", 300)
+    assert study.read(two_seeds / "baselines-300.json", "baselines", 300)["rows"]

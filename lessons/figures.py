@@ -16,9 +16,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
 
 ROADMAP = (
     ("01", "a world\nto count"), ("02", "policy\ngradient"), ("03", "PPO"), ("04", "GRPO"),
-    ("05", "a leash and\na family"), ("06", "backprop is\nan adjoint"),
-    ("07", "costates in a\ntransformer"), ("08", "the real\nrun"),
-    ("09", "when is it\nwrong?"), ("10", "when should\nRL start?"), ("11", "critic or\nno critic?"),
+    ("05", "a leash and\nrelatives"), ("06", "stale\ndata"), ("07", "backprop is\nan adjoint"),
+    ("08", "costates and\nthe real run"), ("09", "when is it\nwrong?"),
+    ("10", "when should\nRL start?"), ("11", "critic or\nno critic?"),
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def roadmap(current: int) -> Figure:
     count = len(ROADMAP)
     figure = Figure(figsize=(11, 1.5), layout="constrained")
     axis = figure.subplots()
-    parts = ((0, 5, "losses", BLUE), (5, 9, "costates", ORANGE), (9, count, "decisions", GREEN))
+    parts = ((0, 6, "losses", BLUE), (6, 9, "costates", ORANGE), (9, count, "decisions", GREEN))
     for start, end, part, color in parts:
         axis.plot([start + 0.06, end - 0.06], [0.92, 0.92], color=color, linewidth=3)
         axis.text((start + end) / 2, 1.04, part, ha="center", va="bottom", color=color, fontsize=9)

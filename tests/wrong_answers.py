@@ -1435,7 +1435,7 @@ WRONG = {
             return rewards - beta * change.detach()
         """,
     },
-    "06-adjoint": {
+    "07-adjoint": {
         "zeros": "return torch.zeros_like(states)",
         "the sign of the reward": """
             costates = torch.zeros_like(states)
@@ -1489,7 +1489,7 @@ WRONG = {
             return CosineTrack(states.shape[1] - 1, rho - 1, 0.0).costates(states)
         """,
     },
-    "06-noise-free": {
+    "07-noise-free": {
         "the costate of the average rollout": """
             start = torch.full((len(eps),), s)
             states = track.rollout(start, eps)
@@ -1540,7 +1540,7 @@ WRONG = {
             return track.value_gradient(start[0]).item(), quiet
         """,
     },
-    "07-costates": {
+    "08-costates": {
         "zeros": "return policy.head.weight.new_zeros(len(prompts), 6, policy.config.d_model)",
         "the gradient of the loss": """
             tokens = torch.cat([prompts, completions[:, :-1]], 1)
@@ -1598,7 +1598,7 @@ WRONG = {
             return empirical_costates(policy, rollout, advantages, at)
         """,
     },
-    "07-attention": {
+    "08-attention": {
         "nothing from the prompt's last token on": """
             attention = empirical_costates(policy, rollout, advantages, at)
             attention[:, 2:] = 0

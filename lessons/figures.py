@@ -56,51 +56,24 @@ def roadmap(current: int) -> Figure:
     return figure
 
 
-def noisy_costates(starts: Tensor, case: dict[str, Tensor]) -> Figure:
-    """Costates at starts (S,) around the exact value gradient, and the one without noise.
-
-    The case has costates (S, N) of N rollouts from each start, truth and noise_free (S,).
-    """
-    title = "Noisy costates average to the value gradient; the costate without noise overshoots"
-    figure, (axis,) = panels(title, width=7.6, height=3.9)
-    costates, truth, noise_free = case["costates"], case["truth"], case["noise_free"]
+def noisy_costates(starts: Tensor, noisy: Tensor, noise_free: Tensor, truth: Tensor) -> Figure:
+    """Costates of noisy rollouts (S, N) from starts (S,), without noise, and truth (S,)."""
+    title = "Noisy costates average to ∇V; the costate without noise is something else"
+    figure, (axis,) = panels(title, width=7.6, height=4.2)
     axis.axhline(0, color=GREY, linewidth=0.6)
-    axis.plot(starts, costates[:, :12], ".", color=SKY, markersize=4, alpha=0.7)
+    axis.plot(starts, noisy[:, :12], ".", color=SKY, markersize=4, alpha=0.7)
     axis.plot(starts, noise_free, color=RED, linewidth=2)
     axis.plot(starts, truth, color=BLUE, linewidth=2)
-    axis.plot(starts, costates.mean(1), "o", color="black", markersize=5)
+    axis.plot(starts, noisy.mean(1), "o", color="black", markersize=5)
     style = dict(textcoords="offset points", va="center")
     axis.annotate("without noise", (starts[-1], noise_free[-1]), (9, 0), color=RED, **style)
-    axis.annotate("value gradient, exact", (starts[-1], truth[-1]), (9, 0), color=BLUE, **style)
-    labels = ((f"mean of {costates.shape[1]:,}", 0.11, "black"), ("one rollout each", 0.04, SKY))
+    axis.annotate("∇V, exact", (starts[-1], truth[-1]), (9, 0), color=BLUE, **style)
+    labels = ((f"● mean of {noisy.shape[1]:,} noisy rollouts", 0.11, "black"),
+              ("· one noisy rollout", 0.04, SKY))  # fmt: skip
     for label, height, color in labels:
         axis.annotate(label, (0.02, height), xycoords="axes fraction", color=color)
-    axis.set(xlabel="state s where the rollout starts (radians)", xlim=(-3.2, 5.1))
-    axis.set(xticks=range(-3, 4), ylabel="costate (reward per radian)")
-    return figure
-
-
-def estimator_variances(rows: list[dict]) -> Figure:
-    """Variance of the score function over that of pathwise, a line per track.
-
-    A row has track, horizon and variance ratio; the tracks are called contracting and expanding.
-    """
-    title = "Pathwise varies less on the contracting track, more on a long expanding one"
-    figure, (axis,) = panels(title, width=6.8, height=3.3)
-    axis.axhline(1, color=GREY, linewidth=1)
-    horizons = sorted({row["horizon"] for row in rows})
-    for track, color in (("contracting", BLUE), ("expanding", RED)):
-        ratios = [row["variance ratio"] for row in rows if row["track"] == track]
-        axis.loglog(horizons, ratios, "o-", color=color)
-        end = (horizons[-1], ratios[-1])
-        axis.annotate(track, end, (8, -3), textcoords="offset points", color=color)
-    for text, height, side in (("pathwise varies less ↑", 1.2, "bottom"),
-                               ("score function varies less ↓", 0.85, "top")):  # fmt: skip
-        axis.text(horizons[-1] * 2.7, height, text, ha="right", va=side, color=GREY, fontsize=9)
-    axis.set(xlabel="horizon T (steps)", xlim=(horizons[0] * 0.9, horizons[-1] * 2.8))
-    axis.set_ylabel("variance, score function / pathwise")
-    axis.set_xticks(horizons, [str(horizon) for horizon in horizons])
-    axis.minorticks_off()
+    axis.set(xlabel="state s where the rollout starts (radians)", xlim=(-3.2, 4.4))
+    axis.set(xticks=range(-3, 4), ylabel="costate at the start (reward per radian)")
     return figure
 
 

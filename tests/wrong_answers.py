@@ -5,6 +5,23 @@ imported so far. `test_lessons.py` demands at least three per exercise, and that
 assertion of both: an answer that crashes would prove nothing about the test.
 """
 
+BACKWARDS = """
+    costates = torch.zeros_like(states)
+    for t in reversed(range(states.shape[1] - 1)):
+        later, sine = costates[:, t + 1], torch.sin(states[:, t + 1])
+        costates[:, t] = {}
+    return {}
+"""  # lesson 07
+
+ROLLOUTS = """
+    start = torch.full((len(eps),), s, dtype=eps.dtype)
+    states = track.rollout(start, eps)
+    noisy = track.costates(states)
+    quiet = track.costates(track.rollout(start, 0 * eps))
+    average = track.costates(states.mean(0, keepdim=True))
+    return {}
+"""  # lesson 07
+
 WRONG = {
     "01-logprob": {
         "nothing returned": """
@@ -1436,41 +1453,36 @@ WRONG = {
         """,
     },
     "07-adjoint": {
+        "the sign of the reward": BACKWARDS.format("rho * (later + sine)", "costates"),
+        "a cost instead of a reward": BACKWARDS.format("rho * (later + sine)", "-costates.abs()"),
+        "the cosine": BACKWARDS.format("rho * (later + torch.cos(states[:, t + 1]))", "costates"),
+        "without rho": BACKWARDS.format("later - sine", "costates"),
+        "rho on the reward only": BACKWARDS.format("later - rho * sine", "costates"),
+        "rho on the later costate only": BACKWARDS.format("rho * later - sine", "costates"),
+        "divided by rho": BACKWARDS.format("(later - sine) / rho", "costates"),
+        "reward one step early": BACKWARDS.format(
+            "rho * (later - torch.sin(states[:, t]))", "costates"
+        ),
+        "only the next reward": BACKWARDS.format("-rho * sine", "costates"),
+        "the last costate is left out": BACKWARDS.format(
+            "rho * (later - sine)", "costates[:, :-1]"
+        ),
+        "the order in time": BACKWARDS.format("rho * (later - sine)", "costates.flip(1)"),
+        "a row for each time": BACKWARDS.format("rho * (later - sine)", "costates.T"),
+        "only the first costate": BACKWARDS.format("rho * (later - sine)", "costates[:, 0]"),
+        "without the return": BACKWARDS.format("rho * (later - sine)", "None"),
+        "a mean over rollouts": BACKWARDS.format("rho * (later - sine)", "costates.mean(0)"),
         "zeros": "return torch.zeros_like(states)",
-        "the sign of the reward": """
-            costates = torch.zeros_like(states)
-            for t in reversed(range(states.shape[1] - 1)):
-                costates[:, t] = rho * (costates[:, t + 1] + torch.sin(states[:, t + 1]))
-            return costates
-        """,
-        "a cost instead of a reward": """
-            costates = torch.zeros_like(states)
-            for t in reversed(range(states.shape[1] - 1)):
-                costates[:, t] = rho * (costates[:, t + 1] + torch.sin(states[:, t + 1]))
-            return -costates.abs()
-        """,
-        "without rho": """
-            costates = torch.zeros_like(states)
-            for t in reversed(range(states.shape[1] - 1)):
-                costates[:, t] = costates[:, t + 1] - torch.sin(states[:, t + 1])
-            return costates
-        """,
-        "rho on the reward only": """
-            costates = torch.zeros_like(states)
-            for t in reversed(range(states.shape[1] - 1)):
-                costates[:, t] = costates[:, t + 1] - rho * torch.sin(states[:, t + 1])
-            return costates
-        """,
-        "reward one step early": """
-            costates = torch.zeros_like(states)
-            for t in reversed(range(states.shape[1] - 1)):
-                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t]))
-            return costates
-        """,
         "starts from the last reward": """
             costates = -torch.sin(states)
             for t in reversed(range(states.shape[1] - 1)):
                 costates[:, t] = rho * costates[:, t + 1] - torch.sin(states[:, t])
+            return costates
+        """,
+        "the last costate is the last slope": """
+            costates = -torch.sin(states)
+            for t in reversed(range(states.shape[1] - 1)):
+                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t + 1]))
             return costates
         """,
         "forwards in time": """
@@ -1485,60 +1497,37 @@ WRONG = {
             pad = torch.nn.functional.pad
             return pad(now, (0, 1)) + pad(later, (0, 2))
         """,
+        "a step too far": """
+            costates = torch.zeros_like(states)
+            for t in reversed(range(states.shape[1])):
+                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t + 1]))
+            return costates
+        """,
         "the package's own": """
             return CosineTrack(states.shape[1] - 1, rho - 1, 0.0).costates(states)
         """,
     },
     "07-noise-free": {
-        "the costate of the average rollout": """
-            start = torch.full((len(eps),), s)
-            states = track.rollout(start, eps)
-            noisy = track.costates(states)[:, 0]
-            return noisy.mean().item(), track.costates(states.mean(0, keepdim=True))[0, 0].item()
-        """,
-        "zeros": "return 0.0, 0.0",
-        "the other way round": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            noisy = track.costates(track.rollout(start, eps))[:, 0]
-            quiet = track.costates(track.rollout(start, 0 * eps))[:, 0]
-            return quiet.mean().item(), noisy.mean().item()
-        """,
-        "the noise-free one twice": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            quiet = track.costates(track.rollout(start, 0 * eps))[:, 0].mean().item()
-            return quiet, quiet
-        """,
-        "the mean twice": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            noisy = track.costates(track.rollout(start, eps))[:, 0].mean().item()
-            return noisy, noisy
-        """,
-        "states averaged first": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            states = track.rollout(start, eps).mean(0, keepdim=True)
-            quiet = track.costates(track.rollout(start[:1], 0 * eps[:1]))
-            return track.costates(states)[0, 0].item(), quiet[0, 0].item()
-        """,
-        "averaged over time too": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            noisy, quiet = (track.costates(track.rollout(start, e)) for e in (eps, 0 * eps))
-            return noisy.mean().item(), quiet.mean().item()
-        """,
-        "one step late": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            noisy, quiet = (track.costates(track.rollout(start, e))[:, 1] for e in (eps, 0 * eps))
-            return noisy.mean().item(), quiet.mean().item()
-        """,
-        "the sign": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            noisy, quiet = (track.costates(track.rollout(start, e))[:, 0] for e in (eps, 0 * eps))
-            return -noisy.mean().item(), -quiet.mean().item()
-        """,
-        "the package's closed form": """
-            start = torch.full((len(eps),), s, dtype=eps.dtype)
-            quiet = track.costates(track.rollout(start, 0 * eps))[:, 0].mean().item()
-            return track.value_gradient(start[0]).item(), quiet
-        """,
+        "the costate of the average rollout": ROLLOUTS.format(
+            "noisy[:, 0].mean().item(), average[0, 0].item()"
+        ),
+        "zeros": ROLLOUTS.format("0.0, 0.0"),
+        "the other way round": ROLLOUTS.format("quiet[0, 0].item(), noisy[:, 0].mean().item()"),
+        "the noise-free one twice": ROLLOUTS.format("quiet[0, 0].item(), quiet[0, 0].item()"),
+        "the mean twice": ROLLOUTS.format("noisy[:, 0].mean().item(), noisy[:, 0].mean().item()"),
+        "states averaged first": ROLLOUTS.format("average[0, 0].item(), quiet[0, 0].item()"),
+        "averaged over time too": ROLLOUTS.format("noisy.mean().item(), quiet.mean().item()"),
+        "added up over time": ROLLOUTS.format("noisy.sum(1).mean().item(), quiet[0].sum().item()"),
+        "one step late": ROLLOUTS.format("noisy[:, 1].mean().item(), quiet[0, 1].item()"),
+        "the sign": ROLLOUTS.format("-noisy[:, 0].mean().item(), -quiet[0, 0].item()"),
+        "a sum over rollouts": ROLLOUTS.format("noisy[:, 0].sum().item(), quiet[0, 0].item()"),
+        "one noisy rollout": ROLLOUTS.format("noisy[0, 0].item(), quiet[0, 0].item()"),
+        "the mean alone": ROLLOUTS.format("noisy[:, 0].mean().item()"),
+        "all costates": ROLLOUTS.format("noisy[:, 0], quiet[:, 0]"),
+        "without the return": ROLLOUTS.format("None"),
+        "the package's closed form": ROLLOUTS.format(
+            "track.value_gradient(start[0]).item(), quiet[0, 0].item()"
+        ),
     },
     "08-costates": {
         "zeros": "return policy.head.weight.new_zeros(len(prompts), 6, policy.config.d_model)",

@@ -1,0 +1,89 @@
+"""What usual mistakes in lesson 07's exercises lead to: a sentence, and the value that it names."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minicf.control import CosineTrack
+
+
+def mistakes_in_adjoint(rho: float, states: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Wrong costates along states (B, T+1), whose right ones are the truth (B, T+1)."""
+    slopes = -torch.sin(states)
+    cosines = torch.cos(states)
+
+    def backwards(step: Callable, last: Tensor | float = 0.0) -> Tensor:
+        costates = torch.zeros_like(states)
+        costates[:, -1] = last
+        for t in reversed(range(states.size(1) - 1)):
+            costates[:, t] = step(costates[:, t + 1], t)
+        return costates
+
+    return {
+        "all costates are 0": 0 * truth,
+        "the sign is turned: the slope of cos s is −sin s": -truth,
+        "the sine is not in it: the slope of cos s is −sin s": backwards(
+            lambda later, t: rho * (later + cosines[:, t + 1])
+        ),
+        "ρ is missing: a move of s_t moves s_{t+1} by ρ times as much": backwards(
+            lambda later, t: later + slopes[:, t + 1]
+        ),
+        "ρ multiplies only the slope; the later costate needs it, too": backwards(
+            lambda later, t: later + rho * slopes[:, t + 1]
+        ),
+        "ρ multiplies only the later costate; the slope needs it, too": backwards(
+            lambda later, t: rho * later + slopes[:, t + 1]
+        ),
+        "this is divided by ρ; multiply": backwards(
+            lambda later, t: (later + slopes[:, t + 1]) / rho
+        ),
+        "the slope at s_t is taken, whose reward is already paid": backwards(
+            lambda later, t: rho * (later + slopes[:, t])
+        ),
+        "λ_t counts the slope at s_t itself, whose reward is already paid": backwards(
+            lambda later, t: rho * later + slopes[:, t], slopes[:, -1]
+        ),
+        "λ_T is not 0: no reward is left after s_T": backwards(
+            lambda later, t: rho * (later + slopes[:, t + 1]), slopes[:, -1]
+        ),
+        "only the next reward counts; is the costate behind it there yet? go backwards": backwards(
+            lambda later, t: rho * slopes[:, t + 1]
+        ),
+        "the order in time is reversed; the first column is λ_0": truth.flip(1),
+        "the last column is missing, in which λ_T = 0": truth[:, :-1],
+        "rows and columns are exchanged; a row is a rollout": truth.T,
+        "only λ_0 is there; all costates are asked": truth[:, 0],
+    }
+
+
+def mistakes_in_noise_free(track: CosineTrack, s: float, eps: Tensor) -> dict:
+    """Wrong pairs: the mean costate at s under the noise eps (B, T), and that without noise."""
+    start = torch.full((len(eps),), s, dtype=eps.dtype)
+    noisy = track.costates(track.rollout(start, eps))
+    quiet = track.costates(track.rollout(start[:1], 0 * eps[:1]))
+    of_average = track.costates(track.rollout(start[:1], eps.mean(0, keepdim=True)))
+    mean = noisy[:, 0].mean().item()
+    noise_free = quiet[0, 0].item()
+    averaged = of_average[0, 0].item()
+    return {
+        "both are 0": [0.0, 0.0],
+        "only the mean is there; return both numbers": mean,
+        "only the costate without noise is there; return both numbers": noise_free,
+        "the mean comes first, then the costate without noise": [noise_free, mean],
+        "both have no noise; the first is the mean over the noisy rollouts": [noise_free] * 2,
+        "both are the noisy mean; the second needs the noise 0": [mean, mean],
+        "the second is of the average rollout; without noise means eps = 0": [mean, averaged],
+        "the first is the costate of the average rollout, not the mean costate": [
+            averaged, noise_free,
+        ],
+        "the first is the sum of the costates, not their mean": [mean * len(eps), noise_free],
+        "the first is one rollout's; take the mean": [noisy[0, 0].item(), noise_free],
+        "these are means over all times; take λ_0": [noisy.mean().item(), quiet.mean().item()],
+        "these are sums over all times; take λ_0": [
+            noisy.sum(1).mean().item(), quiet.sum().item(),
+        ],
+        "these are of λ_1; take λ_0": [noisy[:, 1].mean().item(), quiet[0, 1].item()],
+        "the sign is turned": [-mean, -noise_free],
+        "only the size is left; keep the sign": [abs(mean), abs(noise_free)],
+    }  # fmt: skip

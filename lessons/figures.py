@@ -612,21 +612,20 @@ def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
     return figure
 
 
-CORRECTION_COLORS = {
-    "none": "black", "token": BLUE, "TIS": BLUE, "IcePop": BLUE, "prefix": GREEN,
-    "sequence": ORANGE, "sequence TIS": ORANGE, "MIS": ORANGE, "PPO clip": RED, "GSPO": PURPLE,
-}  # fmt: skip
-
-
-def bias_against_variance(cases: dict[str, dict[str, tuple[float, float]]]) -> Figure:
-    """Each correction's bias and noise in a panel for each case: name -> (bias, variance of 64)."""
-    figure, axes = panels(*cases, width=4.6, height=4.2)
-    for axis, points in zip(axes, cases.values()):
-        for name, (bias, variance) in points.items():
-            color = CORRECTION_COLORS[name]
-            axis.plot(bias, variance, "o", color=color)
-            axis.annotate(f" {name}", (bias, variance), fontsize=8, color=color, va="center")
-        axis.margins(x=0.25, y=0.1)
-        axis.set_xlabel("bias: distance of the mean from ∇V, over ‖∇V‖")
-        axis.set_ylabel("variance of a mean of 64, over ‖∇V‖²")
+def squared_errors(cases: dict[str, dict[str, tuple[float, float]]]) -> Figure:
+    """A panel for each case, a bar for each correction: name -> (bias², variance of the mean)."""
+    figure, axes = panels(*cases, width=4.8, height=3.9)
+    for axis, corrections in zip(axes, cases.values()):
+        names = list(corrections)
+        biases = [bias for bias, _ in corrections.values()]
+        variances = [variance for _, variance in corrections.values()]
+        axis.barh(names, biases, color=RED)
+        axis.barh(names, variances, left=biases, color=SKY)
+        for row, (bias, variance) in enumerate(zip(biases, variances)):
+            axis.text(bias + variance, row, f" {bias + variance:.1f}", va="center", fontsize=9)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set_xlabel("squared error of a mean of 64, over ‖∇V‖²")
+    axes[0].text(0.98, 0.1, "bias²", color=RED, ha="right", transform=axes[0].transAxes)
+    axes[0].text(0.98, 0.03, "variance / 64", color=BLUE, ha="right", transform=axes[0].transAxes)
     return figure

@@ -1452,6 +1452,308 @@ WRONG = {
             return rewards - beta * change.detach()
         """,
     },
+    "06-ratio": {
+        "upside down": """
+            logratio = (old_logprobs - logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "no exp": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.masked_fill(~mask, 0.0)
+        """,
+        "what stands after the stop is multiplied in": """
+            logratio = logprobs - old_logprobs
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the mask forgotten": """
+            logratio = logprobs - old_logprobs
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp()
+        """,
+        "not 0 after the stop": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp()
+        """,
+        "the token's ratio at every level": """
+            return (logprobs - old_logprobs).exp().masked_fill(~mask, 0.0)
+        """,
+        "GSPO's mean": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+            return logratio.exp().expand_as(mask).masked_fill(~mask, 0.0)
+        """,
+        "the sequence's mean over all positions": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            if level == "sequence":
+                logratio = logratio.mean(1, keepdim=True)
+            return logratio.exp().expand_as(mask).masked_fill(~mask, 0.0)
+        """,
+        "the prefix stops before the token": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(1) - logratio
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the prefix from the end": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.flip(1).cumsum(1).flip(1)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the prefix down the batch": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "prefix":
+                logratio = logratio.cumsum(0)
+            if level == "sequence":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the sequence's ratio for a prefix": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level != "token":
+                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the prefix's ratio for a sequence": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level != "token":
+                logratio = logratio.cumsum(1)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "ratios added": """
+            ratio = (logprobs - old_logprobs).exp().masked_fill(~mask, 0.0)
+            if level == "prefix":
+                ratio = ratio.cumsum(1)
+            if level == "sequence":
+                ratio = ratio.sum(1, keepdim=True).expand_as(mask)
+            return ratio.masked_fill(~mask, 0.0)
+        """,
+        "zeros multiplied in": """
+            ratio = (logprobs - old_logprobs).exp() * mask
+            if level == "prefix":
+                ratio = ratio.cumprod(1)
+            if level == "sequence":
+                ratio = ratio.prod(1, keepdim=True).expand_as(mask)
+            return ratio * mask
+        """,
+        "the sequence as one column": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "sequence":
+                return logratio.sum(1, keepdim=True).exp()
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "the sequence as one number an answer": """
+            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
+            if level == "sequence":
+                return logratio.sum(1).exp()
+            if level == "prefix":
+                logratio = logratio.cumsum(1)
+            return logratio.exp().masked_fill(~mask, 0.0)
+        """,
+        "probabilities subtracted": "return (logprobs.exp() - old_logprobs.exp()) * mask",
+        "logarithms divided": "return (logprobs / old_logprobs).masked_fill(~mask, 0.0)",
+        "no return": "logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)",
+        "a tuple": "return logprobs.exp(), old_logprobs.exp()",
+        "a method that is not there": "return logprobs.minus(old_logprobs).exp()",
+        "the lessons' own": """
+            return correction_weights(logprobs - old_logprobs, logprobs, mask, 1.0)[level] * mask
+        """,
+    },
+    "06-cap": {
+        "the modes exchanged": """
+            errors = []
+            for limit in limits:
+                capped = ratio.clamp(max=limit)
+                if mode == "cap":
+                    capped = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(capped)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "capped in both modes": """
+            errors = []
+            for limit in limits:
+                bias, variance = judge(ratio.clamp(max=limit))
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "masked in both modes": """
+            errors = []
+            for limit in limits:
+                bias, variance = judge(ratio * (ratio <= limit))
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "the limit from below": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(min=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio <= limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "a mask without the ratio": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = (ratio <= limit).double()
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "no limit": """
+            bias, variance = judge(ratio)
+            return [bias**2 + variance / samples for limit in limits]
+        """,
+        "the bias not squared": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias + variance / samples)
+            return errors
+        """,
+        "the variance not divided": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance)
+            return errors
+        """,
+        "both divided": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append((bias**2 + variance) / samples)
+            return errors
+        """,
+        "divided by the root": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance / samples**0.5)
+            return errors
+        """,
+        "the variance squared": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + (variance / samples) ** 2)
+            return errors
+        """,
+        "bias and variance exchanged": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                variance, bias = judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "the bias alone": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                errors.append(judge(weights)[0] ** 2)
+            return errors
+        """,
+        "the root of the error": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append((bias**2 + variance / samples) ** 0.5)
+            return errors
+        """,
+        "the first limit alone": """
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                return [bias**2 + variance / samples]
+        """,
+        "the smallest error alone": """
+            errors = []
+            for limit in limits:
+                weights = ratio.clamp(max=limit)
+                if mode == "mask":
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return min(errors)
+        """,
+        "weights limited again and again": """
+            errors = []
+            for limit in limits:
+                ratio = ratio.clamp(max=limit)
+                bias, variance = judge(ratio)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "the judge's pair squared": """
+            errors = []
+            for limit in limits:
+                errors.append(judge(ratio.clamp(max=limit)) ** 2)
+            return errors
+        """,
+        "no return": """
+            for limit in limits:
+                bias, variance = judge(ratio.clamp(max=limit))
+        """,
+    },
     "07-adjoint": {
         "the sign of the reward": BACKWARDS.format("rho * (later + sine)", "costates"),
         "a cost instead of a reward": BACKWARDS.format("rho * (later + sine)", "-costates.abs()"),

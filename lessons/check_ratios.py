@@ -1,0 +1,131 @@
+"""What usual mistakes in lesson 06's exercises lead to: a sentence, and the value that it names."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def mistakes_in_ratios(new: Tensor, old: Tensor, mask: Tensor, level: str) -> dict[str, Tensor]:
+    """Wrong ratios (B, T) of log-probabilities new and old (B, T), at one of the three levels."""
+    difference = (new - old).masked_fill(~mask, 0.0)
+    logs = {
+        "token": difference,
+        "prefix": difference.cumsum(1),
+        "sequence": difference.sum(1, keepdim=True).expand_as(new),
+    }
+    log = logs[level]
+    length = mask.sum(1, keepdim=True)
+    mistakes = {
+        "the ratio is upside down: the trainer's probability stands above the sampler's": -log,
+        "the trainer's log-probabilities alone are used": new - 0 * old,
+    }
+    if level == "prefix":
+        before = log - difference
+        to_go = difference.flip(1).cumsum(1).flip(1)
+        mistakes["the token itself belongs to its prefix; you stop before it"] = before
+        mistakes["this multiplies the ratios from the token to the end, not from the start"] = to_go
+        mistakes["the product runs down the batch; it belongs along the tokens"] = (
+            difference.cumsum(0)
+        )
+        mistakes["the sampler's log-probabilities are not added up"] = new.cumsum(1) - old
+        mistakes["the mean over the prefix is taken; take the sum"] = (
+            log / torch.arange(1, new.size(1) + 1)
+        )
+    if level == "sequence":
+        mistakes["the mean over the tokens is taken, as GSPO does; take the sum"] = log / length
+        mistakes["the mean is taken over all T positions; take the sum"] = log / new.size(1)
+        mistakes["answers are multiplied with each other; multiply along the tokens"] = (
+            difference.sum(0, keepdim=True).expand_as(new)
+        )
+    results = {sentence: exp_where(mask, wrong) for sentence, wrong in mistakes.items()}
+    results["these are logarithms; take exp"] = log.masked_fill(~mask, 0.0)
+    results["what stands after the stop must be 0"] = log.exp()
+    if level == "token":
+        results["what stands after the stop is not left out"] = (new - old).exp()
+        results["this divides the logarithms; subtract them and take exp"] = (
+            (new / old).masked_fill(~mask, 0.0)
+        )
+        results["this is the difference of the probabilities, not their ratio"] = (
+            (new.exp() - old.exp()).masked_fill(~mask, 0.0)
+        )
+    else:
+        added = difference.exp().masked_fill(~mask, 0.0)
+        added = added.cumsum(1) if level == "prefix" else added.sum(1, keepdim=True)
+        results["ratios are added; they must be multiplied"] = exp_where(mask, added.log())
+    if level == "prefix":
+        unmasked = (new - old).cumsum(1)
+        results["what stands after the stop must be 0 (and is multiplied in)"] = unmasked.exp()
+    if level == "sequence":
+        unmasked = (new - old).sum(1, keepdim=True).expand_as(new)
+        results["what stands after the stop is multiplied in"] = exp_where(mask, unmasked)
+        results["what stands after the stop is multiplied in, and not set to 0"] = unmasked.exp()
+        zeros = (1.0 * mask).prod(1, keepdim=True) * log.exp() * mask
+        results["the 0 after the stop is multiplied in"] = zeros
+        results["return (B, T): repeat the ratio of an answer at its tokens"] = log[:, :1].exp()
+        results["return (B, T): repeat the ratio of an answer at its tokens "] = log[:, 0].exp()
+    for other, wrong in logs.items():
+        if other != level:
+            sentence = f"these are the ratios for level {other!r}"
+            results[sentence] = exp_where(mask, wrong)
+    return results
+
+
+def exp_where(mask: Tensor, logs: Tensor) -> Tensor:
+    """exp of logs (B, T), and 0 where the mask is False."""
+    return logs.exp().expand_as(mask).masked_fill(~mask, 0.0)
+
+
+def mistakes_in_errors(
+    ratio: Tensor, limits: list, mode: str, samples: int, judge: Callable
+) -> dict[str, list[float]]:
+    """Wrong lists of bias² + variance/samples, one number for each limit."""
+    capped = [judge(ratio.clamp(max=limit)) for limit in limits]
+    masked = [judge(ratio.masked_fill(ratio > limit, 0.0)) for limit in limits]
+    used = capped if mode == "cap" else masked
+    other = masked if mode == "cap" else capped
+    turned = [judge(ratio.clamp(min=limit)) for limit in limits]
+    if mode == "mask":
+        turned = [judge(ratio.masked_fill(ratio <= limit, 0.0)) for limit in limits]
+    kept_as_one = [judge((ratio <= limit).to(ratio)) for limit in limits]
+    set_to_one = [judge(ratio.masked_fill(ratio > limit, 1.0)) for limit in limits]
+
+    again = []
+    for i in range(len(limits)):
+        lowest = min(limits[: i + 1])
+        again.append(used[limits.index(lowest)])
+
+    def errors(pairs: list) -> list[float]:
+        return [bias**2 + variance / samples for bias, variance in pairs]
+
+    if mode == "cap":
+        exchanged = "a ratio above the limit must become the limit, not 0"
+    else:
+        exchanged = "a ratio above the limit must become 0, not the limit"
+    return {
+        exchanged: errors(other),
+        "return a number for each limit; this is the first alone": errors(used[:1]),
+        "return a list with a number for each limit; this is the first alone": errors(used)[0],
+        "return a number for each limit; this is the last alone": errors(used)[-1],
+        "return the error of each limit, not the smallest error": min(errors(used)),
+        "return the errors, not the best limit": limits[errors(used).index(min(errors(used)))],
+        "each limit must be used on the ratios as they were given": errors(again),
+        "the limit is used from below; ratios *above* it must change": errors(turned),
+        "masked weights keep their ratio; you replace it by 1": errors(kept_as_one),
+        "a ratio above the limit becomes 1": errors(set_to_one),
+        "the ratios are not limited at all": errors([judge(ratio) for _ in limits]),
+        "the bias is not squared": [bias + variance / samples for bias, variance in used],
+        "the variance is not divided by the number of samples":
+            [bias**2 + variance for bias, variance in used],
+        "the bias does not shrink with the number of samples; divide the variance alone":
+            [(bias**2 + variance) / samples for bias, variance in used],
+        "the variance is divided by the root of the number of samples":
+            [bias**2 + variance / samples**0.5 for bias, variance in used],
+        "the variance is squared; it is a square already":
+            [bias**2 + (variance / samples) ** 2 for bias, variance in used],
+        "this is the root of the squared error": [error**0.5 for error in errors(used)],
+        "the variance is missing": [bias**2 for bias, _ in used],
+        "the bias is missing": [variance / samples for _, variance in used],
+        "the judge returns the bias first, then the variance":
+            [variance**2 + bias / samples for bias, variance in used],
+    }  # fmt: skip

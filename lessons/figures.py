@@ -5,7 +5,6 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -164,9 +163,9 @@ def loss_and_success(curve: list[dict], floor: float) -> Figure:
 def clip_objective(
     ratios: list[float], curves: dict[float, tuple], marks: dict[float, dict[str, float]]
 ) -> Figure:
-    """PPO's surrogate above, its gradient below, against the ratio; a column per advantage.
+    """PPO's objective above, its gradient below, against the ratio; a column per advantage.
 
-    `curves` maps an advantage to (surrogates, gradients) along `ratios`, and `marks` to answers:
+    `curves` maps an advantage to (objectives, gradients) along `ratios`, and `marks` to answers:
     each name with its ratio, which must be one of `ratios`.
     """
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
@@ -190,22 +189,27 @@ def clip_objective(
             axis.spines[["top", "right"]].set_visible(False)
             axis.margins(y=0.25)
         axes[1, column].set_xlabel("ratio ρ, new probability / old probability")
-    axes[0, 0].set_ylabel("surrogate (reward)")
+    axes[0, 0].set_ylabel("objective (reward)")
     axes[1, 0].set_ylabel("gradient: its slope\nin the ratio")
     return figure
 
 
-def one_batch_reused(runs: dict[str, list[float]]) -> Figure:
-    """Exact success after each of many updates on one batch; a label and a curve per run."""
-    title = "One batch, used again and again: without the clip, success is lost"
-    figure, (axis,) = panels(title, width=7.4, height=3.4)
-    for (label, curve), color in zip(runs.items(), (BLUE, RED)):
-        axis.plot(curve, color=color, linewidth=2.5, label=label)
-    start = next(iter(runs.values()))[0]
-    axis.axhline(start, color=GREY, linewidth=1, linestyle="--", label="before the first update")
-    axis.legend(loc="lower left", frameon=False)
-    axis.set(xlabel="updates on the same batch", ylabel="exact success", ylim=(0, 0.8))
-    axis.set_xlim(0, len(curve) - 1)
+def ends_of_runs(ends: dict[str, list[float]], start: float) -> Figure:
+    """V at the end of runs: a line for each way to learn, a dot for each seed, a bar at the mean."""
+    title = "Six ways to learn from one start: V at the end, a dot for each seed"
+    figure, (axis,) = panels(title, width=7.6, height=3.2)
+    places = range(len(ends), 0, -1)
+    for place, values in zip(places, ends.values()):
+        mean = sum(values) / len(values)
+        axis.plot([mean, mean], [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+        axis.plot(values, [place] * len(values), "o", color=BLUE, markersize=7, alpha=0.7)
+    axis.axvline(start, color=GREY, linewidth=1, linestyle="--")
+    style = dict(color=GREY, fontsize=9, ha="center", va="bottom")
+    axis.text(start, len(ends) + 0.55, "start", **style)
+    axis.set_yticks(places, ends)
+    axis.set(xlabel="V, the mean over prompts (bar: the mean over seeds)")
+    axis.set_ylim(0.4, len(ends) + 0.55)
+    axis.set_title(title, loc="left", fontsize=11, pad=16)
     return figure
 
 
@@ -421,27 +425,47 @@ def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
     return figure
 
 
-def costate_cosines(sizes: list[int], curves: dict[str, list[float]]) -> Figure:
-    """Cosine to the exact value gradient of the mean of n costates, n in sizes, a curve per token.
+def cosine_of_means(sizes: list[int], curves: dict[str, tuple[list, list]]) -> Figure:
+    """The cosine to ∇V of the mean of n backward passes: measured and predicted, by checkpoint."""
+    figure, (axis,) = panels("Signal and noise say what an average shows", width=7.0, height=3.9)
+    styles = ((SKY, "o"), (BLUE, "s"), (ORANGE, "^"))
+    for (name, (measured, predicted)), (color, marker) in zip(curves.items(), styles):
+        axis.plot(sizes, predicted, color=color, linewidth=1.8)
+        axis.plot(sizes, measured, marker, color=color, markersize=7, label=f"{name}, measured")
+    axis.plot([], [], color=GREY, linewidth=1.8, label="predicted")
+    axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+    axis.set(xscale="log", xlabel="backward passes in the mean, n (8 answers to every prompt)")
+    axis.set(ylabel="cosine of the mean to ∇V", ylim=(0, 1.05))
+    axis.set_xticks(sizes, [str(n) for n in sizes])
+    axis.minorticks_off()
+    axis.legend(frameon=False, loc="lower right")
+    return figure
 
-    Curves come in the order of the text, six of them: three of the prompt, three of the answer.
-    """
-    title = "The mean costate turns to the value gradient everywhere; soonest where the answer ends"
-    figure, (axis,) = panels(title, width=8.0, height=3.9)
-    axis.axhline(0.9, color=GREY, linewidth=0.8, linestyle="--")
-    colors = (SKY, BLUE, "black", ORANGE, RED, GREEN)
-    places = (7, 6, 5, 4, 3, 0)  # where each curve carries its token
-    for i, ((token, curve), color, place) in enumerate(zip(curves.items(), colors, places)):
-        style = "--" if i < 3 else "-"
-        label = {0: "token of the prompt", 3: "token of the answer"}.get(i)
-        axis.plot(sizes, curve, style, color=color, linewidth=2, label=label)
-        box = dict(facecolor="white", edgecolor=color, boxstyle="circle,pad=0.25")
-        style = dict(ha="center", va="center", family="monospace", weight="bold", fontsize=11)
-        axis.text(sizes[place], curve[place], token, color=color, bbox=box, **style)
-    axis.legend(loc="lower right", frameon=False)
-    axis.set(xscale="log", xlabel="number n of sampled costates in the mean", ylim=(0, 1.03))
-    axis.set(ylabel="cosine to the exact gradient", yticks=(0, 0.25, 0.5, 0.75, 0.9, 1))
-    axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+
+def probe_in_trl(cosines: list[dict], steps: list[dict]) -> Figure:
+    """SmolLM2: the cosine of a mean of costates, and what the probe logged in a run of TRL."""
+    figure, (left, right) = panels(
+        "SmolLM2: the mean turns to ∇V", "A run of TRL: exact and logged", width=4.8, height=3.5
+    )
+    sizes = [row["size"] for row in cosines]
+    left.plot(sizes, [row["predicted"] for row in cosines], color=BLUE, label="predicted")
+    left.plot(sizes, [row["found"] for row in cosines], "o", color=BLUE, label="measured")
+    left.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
+    left.set(xscale="log", xlabel="costates in the mean, n", ylim=(0, 1.05))
+    left.set(ylabel="cosine of the mean to ∇V")
+    left.set_xticks(sizes, [str(n) for n in sizes])
+    left.minorticks_off()
+    left.legend(frameon=False, loc="lower right")
+    places = range(1, len(steps) + 1)
+    exact = [row["squared_signal"] for row in steps]
+    logged = [row["logged squared_signal"] for row in steps]
+    right.plot(places, exact, color=BLUE, linewidth=2, label="exact, by counting")
+    right.plot(places, logged, "o", color=ORANGE, label="logged, from 8 answers a prompt")
+    right.set(yscale="log", xlabel="training step", ylabel="signal, squared length of ∇V")
+    right.set_yticks((0.3, 1, 3, 10), ("0.3", "1", "3", "10"))
+    right.minorticks_off()
+    right.set(ylim=(0.15, 20))
+    right.legend(frameon=False, loc="lower left")
     return figure
 
 
@@ -479,136 +503,6 @@ def absolute_and_relative_error(rows: list[dict]) -> Figure:
         axis.set_xlabel("heated  ←  factor on the logits, entropy of a completion  →  cooled")
         axis.set_xticks([row["factor"] for row in shown], labels)
         axis.minorticks_off()
-    return figure
-
-
-def backward_pass_along(histories: dict[int, list[dict]]) -> Figure:
-    """Success and the cosine of each step's backward pass to ∇V, a colour per group size.
-
-    `histories` maps a group size to rows with step, success and cosine.
-    """
-    figure, (learning, agreement) = panels(
-        "The policy learns", "What loss.backward() leaves points along ∇V", width=4.9, height=3.3
-    )
-    for (size, rows), color in zip(histories.items(), (ORANGE, BLUE)):
-        steps = [row["step"] for row in rows]
-        label = f"{size} completions a prompt"
-        successes = [row["success"] for row in rows]
-        learning.plot(steps, successes, color=color, linewidth=2, label=label)
-        agreement.plot(steps, [row["cosine"] for row in rows], ".", color=color, alpha=0.35)
-        cosines = torch.tensor([row["cosine"] for row in rows])
-        means = [cosines[max(0, i - 5) : i + 6].mean().item() for i in range(len(rows))]
-        agreement.plot(steps, means, color=color, linewidth=2, label=label)
-    learning.set(xlabel="training step", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
-    agreement.set(xlabel="training step", ylabel="cosine to the exact ∇V", ylim=(-0.6, 1.03))
-    agreement.axhline(0, color=GREY, linewidth=0.6)
-    agreement.annotate("dots: single steps\nlines: means of eleven", (0.03, 0.04), fontsize=9,
-                       color=GREY, xycoords="axes fraction")  # fmt: skip
-    learning.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def prompts_along(prompts: list[str], rows: list[dict], ends: list[float]) -> Figure:
-    """Cosine to ∇V of what each step leaves at each prompt; a dead group is grey.
-
-    Rows, one a step, have by_prompt and dead, both (Q,); `ends` is each prompt's final success.
-    """
-    title = "More and more groups are dead (grey) as the policy learns"
-    figure, (axis,) = panels(title, width=8.5, height=4.2)
-    cosines = torch.stack([row["by_prompt"].where(~row["dead"], torch.nan) for row in rows], 1)
-    picture = axis.imshow(cosines.tolist(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto",
-                          interpolation="nearest")  # fmt: skip
-    axis.set_facecolor("#bbbbbb")
-    for place, end in enumerate(ends):
-        axis.text(len(rows) + 0.5, place, f"{end:.2f}", va="center", fontsize=8)
-    bar = figure.colorbar(picture, ax=axis, label="cosine to ∇V", pad=0.06)
-    bar.outline.set_visible(False)
-    axis.set_yticks(range(len(prompts)), prompts, family="monospace", fontsize=8)
-    axis.set(xlabel="training step", ylabel="prompt")
-    return figure
-
-
-def cosine_of_averages(curves: dict[str, list[float]]) -> Figure:
-    """Cosine to ∇V of the mean of n backward passes at frozen weights, a line per loss."""
-    figure, (axis,) = panels("Noise averages out; a bend stays", width=6.4, height=3.4)
-    for (name, curve), color, up in zip(curves.items(), (BLUE, ORANGE), (0, -9)):
-        axis.plot(range(1, len(curve) + 1), curve, color=color, linewidth=2)
-        end = (len(curve), curve[-1])
-        axis.annotate(name, end, (6, up), textcoords="offset points", color=color)
-    axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
-    axis.set(xscale="log", xlabel="backward passes averaged, n", ylabel="cosine of the mean to ∇V")
-    axis.set_xlim(1, 5 * len(curve))
-    ticks = [1, 10, 100, len(curve)]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.minorticks_off()
-    axis.set_ylim(0.5, 1.03)
-    return figure
-
-
-def alignment_by_group(rows: list[dict]) -> Figure:
-    """Over seeds: cosine of training's backward pass with ∇V by group size, success beside it.
-
-    Rows have method, group_size, seed and curve; a line is the mean over seeds, a band their range.
-    """
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    sizes = sorted({row["group_size"] for row in rows})
-    figure, axes = panels(*methods, "Success of these runs", width=3.9, height=3.3)
-    for place, method in enumerate(methods):
-        for size, color in zip(sizes, (ORANGE, BLUE)):
-            chosen = [row for row in rows if (row["method"], row["group_size"]) == (method, size)]
-            curves = [row["curve"] for row in chosen]
-            label = f"{size} samples a prompt"
-            _band(axes[place], [curve[1:] for curve in curves], "alignment", color, label)
-            line = "-" if place == 0 else "--"
-            _band(axes[-1], curves, "success", color, f"{method}, {size}", line)
-        axes[place].set(xlabel="rollout", ylim=(-0.5, 1.03))
-        axes[place].axhline(0, color=GREY, linewidth=0.6)
-        axes[place].legend(frameon=False, loc="lower left", fontsize=9)
-    axes[0].set_ylabel("cosine of −∂loss/∂x to ∇V")
-    axes[-1].set(xlabel="rollout", ylabel="exact success, mean over prompts", ylim=(0, 1.03))
-    axes[-1].legend(frameon=False, loc="lower right", fontsize=9)
-    return figure
-
-
-def _band(
-    axis: Axes, curves: list[list[dict]], key: str, color: str, label: str, line: str = "-"
-) -> None:
-    """Mean of several curves as a line, their range as a band, without what is None (a nan)."""
-    points = []
-    for entries in zip(*curves):  # one step, over the curves
-        values = [entry[key] for entry in entries if entry[key] is not None]
-        if values:
-            points.append((entries[0]["step"], sum(values) / len(values), min(values), max(values)))
-    if points:
-        steps, mean, low, high = zip(*points)
-        axis.plot(steps, mean, line, color=color, linewidth=2, label=label)
-        axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-
-
-def credit_by_layer(text: str, shares: list[list[float]]) -> Figure:
-    """Attention's share of the credit that arrives at each token of the text, a row per layer.
-
-    Rows go from the first block up to the final norm; nan where no credit arrives at all.
-    """
-    title = "Attention carries all the credit of the early prompt\nand none above the last block"
-    figure, (axis,) = panels(title, width=7.6, height=3.6)
-    colors = LinearSegmentedColormap.from_list("share", (ORANGE, "white", BLUE))
-    image = axis.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower")
-    for layer, row in enumerate(shares):
-        for place, share in enumerate(row):
-            known = share == share  # False for nan
-            note = f"{share:.2f}".replace("-0.00", "0.00") if known else "no credit"
-            ink = "white" if known and share > 0.7 else "black"
-            size = 10 if known else 8
-            axis.text(place, layer, note, ha="center", va="center", color=ink, fontsize=size)
-    layers = [f"entering block {layer}" for layer in range(len(shares) - 1)]
-    axis.set_yticks(range(len(shares)), [*layers, "entering the final norm"])
-    axis.set_xticks(range(len(text)), text, family="monospace", fontsize=14, weight="bold")
-    axis.set(xlabel="token that receives the credit")
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axis, ticks=(0, 1))
-    bar.set_ticklabels(["its own\nlogits", "attention"])
     return figure
 
 

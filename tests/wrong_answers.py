@@ -22,6 +22,92 @@ ROLLOUTS = """
     return {}
 """  # lesson 07
 
+def clip_loss(
+    ratio="(logprobs - old_logprobs.detach()).exp()",
+    A="advantages.detach()[:, None]",
+    banded="ratio.clamp(1 - low, 1 + high)",
+    objective="torch.minimum(ratio * A, banded * A)",
+    too_high="(ratio > 1 + high) & (A > 0)",
+    too_low="(ratio < 1 - low) & (A < 0)",
+    loss="-objective[mask].mean()",
+    cut="(too_high | too_low) & mask",
+):
+    """Lesson 03's clipped loss, right where nothing is given."""
+    return f"""
+        low, high = clip
+        ratio = {ratio}
+        A = {A}
+        banded = {banded}
+        objective = {objective}
+        too_high = {too_high}
+        too_low = {too_low}
+        return {loss}, {cut}
+    """
+
+
+def loop_of_gae(
+    length="int(mask[b].sum())",
+    order="reversed(range(length))",
+    r="rewards[b] if t == length - 1 else 0.0",
+    delta="r + discount * v - values[b, t]",
+    trace="discount * gae_lambda",
+    end="advantages",
+):
+    """Lesson 03's GAE, right where nothing is given."""
+    return f"""
+        advantages = torch.zeros_like(values)
+        for b in range(len(values)):
+            length = {length}
+            v = 0.0
+            later = 0.0
+            for t in {order}:
+                r = {r}
+                delta = {delta}
+                later = delta + {trace} * later
+                advantages[b, t] = later
+                v = values[b, t]
+        return {end}
+    """
+
+
+def three_ratios(
+    log="(logprobs - old_logprobs).masked_fill(~mask, 0.0)",
+    prefix="log.cumsum(1)",
+    sequence="log.sum(1, keepdim=True).expand_as(mask)",
+    end="log.exp().masked_fill(~mask, 0.0)",
+):
+    """Lesson 06's ratios, right where nothing is given."""
+    return f"""
+        log = {log}
+        if level == "prefix":
+            log = {prefix}
+        if level == "sequence":
+            log = {sequence}
+        return {end}
+    """
+
+
+def loop_over_limits(
+    cap="ratio.clamp(max=limit)",
+    mask="ratio.masked_fill(ratio > limit, 0.0)",
+    pair="bias, variance",
+    error="bias**2 + variance / samples",
+    end="errors",
+):
+    """Lesson 06's squared errors, right where nothing is given."""
+    return f"""
+        errors = []
+        for limit in limits:
+            if mode == "cap":
+                weights = {cap}
+            else:
+                weights = {mask}
+            {pair} = judge(weights)
+            errors.append({error})
+        return {end}
+    """
+
+
 WRONG = {
     "01-logprob": {
         "nothing returned": """
@@ -596,173 +682,103 @@ WRONG = {
         """,
     },
     "03-clip": {
-        "zeros": "return 0 * logprobs.sum()",
-        "the sign": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return objective[mask].mean()
-        """,
-        "the maximum": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.maximum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -objective[mask].mean()
-        """,
-        "no minimum": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            return -(ratio.clamp(1 - clip[0], 1 + clip[1]) * A)[mask].mean()
-        """,
-        "the minimum of the ratios": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            lower = torch.minimum(ratio, ratio.clamp(1 - clip[0], 1 + clip[1]))
-            return -(lower * A)[mask].mean()
-        """,
-        "the sides of the clip swapped": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[1], 1 + clip[0]) * A)
-            return -objective[mask].mean()
-        """,
-        "tokens after the stop": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -objective.mean()
-        """,
-        "the mean over completions of their means": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -((objective * mask).sum(1) / mask.sum(1)).mean()
-        """,
-        "a gradient through the old ones": """
-            ratio, A = (logprobs - old_logprobs).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -objective[mask].mean()
-        """,
-        "a gradient through the advantages": """
-            ratio, A = (logprobs - old_logprobs.detach()).exp(), advantages[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -objective[mask].mean()
-        """,
-        "old ones of this very policy": """
-            ratio, A = (logprobs - logprobs.detach()).exp(), advantages.detach()[:, None]
-            objective = torch.minimum(ratio * A, ratio.clamp(1 - clip[0], 1 + clip[1]) * A)
-            return -objective[mask].mean()
-        """,
+        "zeros": "return 0 * logprobs.sum(), torch.zeros_like(mask)",
+        "nothing returned": "loss = -(logprobs - old_logprobs).exp()[mask].mean()",
+        "the loss alone": "return -(logprobs - old_logprobs).exp()[mask].mean()",
+        "a number": clip_loss(loss="-objective[mask].mean().item()"),
+        "the sign": clip_loss(loss="objective[mask].mean()"),
+        "the maximum": clip_loss(objective="torch.maximum(ratio * A, banded * A)"),
+        "no minimum": clip_loss(objective="banded * A"),
+        "nothing is clipped": clip_loss(objective="ratio * A"),
+        "the minimum of the ratios": clip_loss(objective="torch.minimum(ratio, banded) * A"),
+        "the sides of the clip swapped": clip_loss(banded="ratio.clamp(1 - high, 1 + low)"),
+        "the usual clip": clip_loss(banded="ratio.clamp(0.8, 1.2)"),
+        "the band is low to high": clip_loss(banded="ratio.clamp(low, high)"),
+        "tokens after the stop": clip_loss(loss="-objective.mean()"),
+        "the stop does not count": clip_loss(
+            loss="-objective[mask & (mask.flip(1).cumsum(1).flip(1) > 1)].mean()"
+        ),
+        "the mask multiplied, and all places counted": clip_loss(loss="-(objective * mask).mean()"),
+        "a sum": clip_loss(loss="-objective[mask].sum()"),
+        "the mean over answers of their sums": clip_loss(loss="-(objective * mask).sum(1).mean()"),
+        "the mean over answers of their means": clip_loss(
+            loss="-((objective * mask).sum(1) / mask.sum(1)).mean()"
+        ),
+        "the ratio upside down": clip_loss(ratio="(old_logprobs.detach() - logprobs).exp()"),
+        "no exponential": clip_loss(ratio="logprobs - old_logprobs.detach()"),
+        "the log-probabilities divided": clip_loss(ratio="logprobs / old_logprobs.detach()"),
+        "old ones of this very policy": clip_loss(ratio="(logprobs - logprobs.detach()).exp()"),
+        "advantages along the tokens": clip_loss(A="advantages.detach()"),
+        "a gradient through the old ones": clip_loss(ratio="(logprobs - old_logprobs).exp()"),
+        "a gradient through the advantages": clip_loss(A="advantages[:, None]"),
+        "everything detached": clip_loss(loss="-objective[mask].mean().detach()"),
         "the package's own": """
-            return clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip)[0]
+            loss, stats = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip)
+            return loss, torch.zeros_like(mask)
         """,
-    },
-    "03-cut": {
-        "nowhere": "return torch.zeros_like(ratio, dtype=torch.bool)",
-        "outside the band, whatever the advantage": """
-            return ((ratio > 1 + clip[1]) | (ratio < 1 - clip[0])) & (advantages != 0)
-        """,
-        "those that moved the wrong way": """
-            too_high = (ratio > 1 + clip[1]) & (advantages < 0)
-            too_low = (ratio < 1 - clip[0]) & (advantages > 0)
-            return too_high | too_low
-        """,
-        "an advantage of 0 is cut too": """
-            too_high = (ratio > 1 + clip[1]) & (advantages >= 0)
-            too_low = (ratio < 1 - clip[0]) & (advantages <= 0)
-            return too_high | too_low
-        """,
-        "the upper side alone": "return (ratio > 1 + clip[1]) & (advantages > 0)",
-        "the sides of the clip swapped": """
-            too_high = (ratio > 1 + clip[0]) & (advantages > 0)
-            too_low = (ratio < 1 - clip[1]) & (advantages < 0)
-            return too_high | too_low
-        """,
-        "the usual clip": """
-            too_high = (ratio > 1.2) & (advantages > 0)
-            too_low = (ratio < 0.8) & (advantages < 0)
-            return too_high | too_low
-        """,
-        "the band on the logarithm": """
-            too_high = (ratio.log() > clip[1]) & (advantages > 0)
-            too_low = (ratio.log() < -clip[0]) & (advantages < 0)
-            return too_high | too_low
-        """,
-        "all that moved as asked": "return (ratio - 1) * advantages > 0",
-        "the package's own": """
-            r, one = ratio.detach().clone().requires_grad_(), torch.ones(len(ratio), 1)
-            loss, _ = clipped_surrogate(r.log()[:, None], 0 * one, advantages, one, clip)
-            return (torch.autograd.grad(loss, r)[0] == 0) & (advantages != 0)
-        """,
+        "nothing for the second half": clip_loss(cut="None"),
+        "nowhere": clip_loss(cut="torch.zeros_like(mask)"),
+        "where the gradient is whole": clip_loss(cut="~(too_high | too_low) & mask"),
+        "outside the band, whatever the advantage": clip_loss(cut="(ratio != banded) & mask"),
+        "outside the band, with an advantage": clip_loss(cut="(ratio != banded) & mask & (A != 0)"),
+        "those that moved the wrong way": clip_loss(
+            too_high="(ratio > 1 + high) & (A < 0)", too_low="(ratio < 1 - low) & (A > 0)"
+        ),
+        "an advantage of 0 is cut too": clip_loss(
+            too_high="(ratio > 1 + high) & (A >= 0)", too_low="(ratio < 1 - low) & (A <= 0)"
+        ),
+        "the upper side alone": clip_loss(cut="too_high & mask"),
+        "the lower side alone": clip_loss(cut="too_low & mask"),
+        "the sides of the band swapped": clip_loss(
+            too_high="(ratio > 1 + low) & (A > 0)", too_low="(ratio < 1 - high) & (A < 0)"
+        ),
+        "the usual band": clip_loss(
+            too_high="(ratio > 1.2) & (A > 0)", too_low="(ratio < 0.8) & (A < 0)"
+        ),
+        "compared with low and high": clip_loss(
+            too_high="(ratio > high) & (A > 0)", too_low="(ratio < low) & (A < 0)"
+        ),
+        "the band on the logarithm": clip_loss(
+            too_high="(ratio.log() > high) & (A > 0)", too_low="(ratio.log() < -low) & (A < 0)"
+        ),
+        "all that moved as asked": clip_loss(cut="((ratio - 1) * A > 0) & mask"),
+        "cut after the stop": clip_loss(cut="too_high | too_low"),
+        "one flag for each answer": clip_loss(cut="((too_high | too_low) & mask).any(1)"),
+        "no parentheses around comparisons": clip_loss(too_high="ratio > 1 + high & A > 0"),
+        "and in the place of &": clip_loss(too_high="(ratio > 1 + high) and (A > 0)"),
+        "a share": clip_loss(cut="((too_high | too_low) & mask).float().mean()"),
     },
     "03-gae": {
         "zeros": "return torch.zeros_like(values)",
-        "the sign": """
-            advantages = values - torch.cat([discount * values[1:], values.new_tensor([reward])])
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "lambda ignored": """
-            left = torch.arange(len(values) - 1, -1, -1)
-            return reward * discount**left - values
-        """,
-        "the one-step error": """
-            return torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
-        """,
-        "the reward for every token": """
-            advantages = reward + discount * torch.cat([values[1:], values.new_zeros(1)]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "a value past the stop": """
-            advantages = discount * torch.cat([values[1:], values[-1:]]) - values
-            advantages[-1] += reward
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "the last value not subtracted": """
-            last = values.new_tensor([reward])
-            advantages = torch.cat([discount * values[1:] - values[:-1], last])
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "the next value undiscounted": """
-            advantages = torch.cat([values[1:], values.new_tensor([reward])]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "the trace undiscounted": """
-            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "forwards in time": """
-            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
-            for t in range(len(values) - 1):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "without the reward": """
-            advantages = torch.cat([discount * values[1:], values.new_zeros(1)]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "without a discount": """
-            advantages = torch.cat([values[1:], values.new_tensor([reward])]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += gae_lambda * advantages[t + 1]
-            return advantages
-        """,
-        "the critic's targets": """
-            advantages = torch.cat([discount * values[1:], values.new_tensor([reward])]) - values
-            for t in reversed(range(len(values) - 1)):
-                advantages[t] += discount * gae_lambda * advantages[t + 1]
-            return advantages + values
-        """,
-        "the package's own": """
-            live = torch.ones(1, len(values))
-            return gae(torch.tensor([reward]), values[None], live, discount, gae_lambda)[0][0]
-        """,
+        "the sign": loop_of_gae(end="-advantages"),
+        "lambda ignored": loop_of_gae(trace="discount"),
+        "the one-step error": loop_of_gae(trace="0.0"),
+        "the reward for every token": loop_of_gae(r="rewards[b]"),
+        "the reward at the end of the row": loop_of_gae(r="rewards[b] * (t == len(mask[b]) - 1)"),
+        "the reward alone": loop_of_gae(delta="r"),
+        "without the reward": loop_of_gae(r="0.0"),
+        "a value past the stop": loop_of_gae(
+            delta="r + discount * (values[b, t + 1] if t + 1 < len(mask[b]) else 0.0) - values[b, t]"
+        ),
+        "the mask is not used": loop_of_gae(length="len(mask[b])"),
+        "the mask is used too late": loop_of_gae(length="len(mask[b])", end="advantages * mask"),
+        "no value subtracted": loop_of_gae(delta="r + discount * v"),
+        "the last value not subtracted": loop_of_gae(
+            delta="r + discount * v - values[b, t] * (t < length - 1)"
+        ),
+        "the next value undiscounted": loop_of_gae(delta="r + v - values[b, t]"),
+        "the trace undiscounted": loop_of_gae(trace="gae_lambda"),
+        "without a discount": loop_of_gae(delta="r + v - values[b, t]", trace="gae_lambda"),
+        "the later advantage whole": loop_of_gae(trace="1.0"),
+        "forwards in time": loop_of_gae(
+            order="range(length)",
+            delta="r + discount * (values[b, t + 1] if t + 1 < length else 0.0) - values[b, t]",
+        ),
+        "the critic's targets": loop_of_gae(end="(advantages + values) * mask"),
+        "no return": loop_of_gae().replace("return ", ""),
+        "one number for each answer": loop_of_gae(end="advantages.sum(1)"),
+        "an index too far": loop_of_gae(delta="r + discount * values[b, t + 1] - values[b, t]"),
+        "the package's own": "return gae(rewards, values, mask, discount, gae_lambda)[0]",
     },
     "04-advantages": {
         "a guard for the whole batch alone": """
@@ -1453,289 +1469,83 @@ WRONG = {
         """,
     },
     "06-ratio": {
-        "upside down": """
-            logratio = (old_logprobs - logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "no exp": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.masked_fill(~mask, 0.0)
-        """,
-        "what stands after the stop is multiplied in": """
-            logratio = logprobs - old_logprobs
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the mask forgotten": """
-            logratio = logprobs - old_logprobs
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp()
-        """,
-        "not 0 after the stop": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp()
-        """,
-        "the token's ratio at every level": """
-            return (logprobs - old_logprobs).exp().masked_fill(~mask, 0.0)
-        """,
-        "GSPO's mean": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-            return logratio.exp().expand_as(mask).masked_fill(~mask, 0.0)
-        """,
-        "the sequence's mean over all positions": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            if level == "sequence":
-                logratio = logratio.mean(1, keepdim=True)
-            return logratio.exp().expand_as(mask).masked_fill(~mask, 0.0)
-        """,
-        "the prefix stops before the token": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(1) - logratio
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the prefix from the end": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.flip(1).cumsum(1).flip(1)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the prefix down the batch": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "prefix":
-                logratio = logratio.cumsum(0)
-            if level == "sequence":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the sequence's ratio for a prefix": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level != "token":
-                logratio = logratio.sum(1, keepdim=True).expand_as(mask)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the prefix's ratio for a sequence": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level != "token":
-                logratio = logratio.cumsum(1)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "ratios added": """
-            ratio = (logprobs - old_logprobs).exp().masked_fill(~mask, 0.0)
-            if level == "prefix":
-                ratio = ratio.cumsum(1)
-            if level == "sequence":
-                ratio = ratio.sum(1, keepdim=True).expand_as(mask)
-            return ratio.masked_fill(~mask, 0.0)
-        """,
-        "zeros multiplied in": """
-            ratio = (logprobs - old_logprobs).exp() * mask
-            if level == "prefix":
-                ratio = ratio.cumprod(1)
-            if level == "sequence":
-                ratio = ratio.prod(1, keepdim=True).expand_as(mask)
-            return ratio * mask
-        """,
-        "the sequence as one column": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "sequence":
-                return logratio.sum(1, keepdim=True).exp()
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
-        "the sequence as one number an answer": """
-            logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if level == "sequence":
-                return logratio.sum(1).exp()
-            if level == "prefix":
-                logratio = logratio.cumsum(1)
-            return logratio.exp().masked_fill(~mask, 0.0)
-        """,
+        "upside down": three_ratios(log="(old_logprobs - logprobs).masked_fill(~mask, 0.0)"),
+        "no exp": three_ratios(end="log.masked_fill(~mask, 0.0)"),
+        "what stands after the stop is multiplied in": three_ratios(log="logprobs - old_logprobs"),
+        "the mask forgotten": three_ratios(log="logprobs - old_logprobs", end="log.exp()"),
+        "not 0 after the stop": three_ratios(end="log.exp()"),
+        "the token's ratio at every level": three_ratios(prefix="log", sequence="log"),
+        "GSPO's mean": three_ratios(
+            sequence="(log.sum(1) / mask.sum(1))[:, None].expand_as(mask)"
+        ),
+        "the mean over all positions": three_ratios(
+            sequence="log.mean(1, keepdim=True).expand_as(mask)"
+        ),
+        "answers multiplied with each other": three_ratios(
+            sequence="log.sum(0, keepdim=True).expand_as(mask)"
+        ),
+        "the prefix stops before the token": three_ratios(prefix="log.cumsum(1) - log"),
+        "the prefix from the end": three_ratios(prefix="log.flip(1).cumsum(1).flip(1)"),
+        "the prefix down the batch": three_ratios(prefix="log.cumsum(0)"),
+        "the mean over the prefix": three_ratios(
+            prefix="log.cumsum(1) / torch.arange(1, log.size(1) + 1)"
+        ),
+        "the sequence's ratio for a prefix": three_ratios(
+            prefix="log.sum(1, keepdim=True).expand_as(mask)"
+        ),
+        "the prefix's ratio for a sequence": three_ratios(sequence="log.cumsum(1)"),
+        "the sequence as one column": three_ratios(
+            sequence="log.sum(1, keepdim=True)", end="log.exp() if level == 'sequence' else "
+            "log.exp().masked_fill(~mask, 0.0)"
+        ),
+        "the sequence as one number an answer": three_ratios(
+            sequence="log.sum(1)", end="log.exp() if level == 'sequence' else "
+            "log.exp().masked_fill(~mask, 0.0)"
+        ),
+        "ratios added": three_ratios(
+            log="(logprobs - old_logprobs).exp() * mask", end="log.masked_fill(~mask, 0.0)"
+        ),
+        "zeros multiplied in": three_ratios(
+            log="(logprobs - old_logprobs).exp() * mask", prefix="log.cumprod(1)",
+            sequence="log.prod(1, keepdim=True).expand_as(mask)", end="log * mask",
+        ),
         "probabilities subtracted": "return (logprobs.exp() - old_logprobs.exp()) * mask",
         "logarithms divided": "return (logprobs / old_logprobs).masked_fill(~mask, 0.0)",
+        "the trainer alone": three_ratios(log="logprobs.masked_fill(~mask, 0.0)"),
         "no return": "logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)",
         "a tuple": "return logprobs.exp(), old_logprobs.exp()",
-        "a method that is not there": "return logprobs.minus(old_logprobs).exp()",
+        "a method that is not there": three_ratios(log="logprobs.minus(old_logprobs)"),
         "the lessons' own": """
             return correction_weights(logprobs - old_logprobs, logprobs, mask, 1.0)[level] * mask
         """,
     },
     "06-cap": {
-        "the modes exchanged": """
-            errors = []
-            for limit in limits:
-                capped = ratio.clamp(max=limit)
-                if mode == "cap":
-                    capped = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(capped)
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "capped in both modes": """
-            errors = []
-            for limit in limits:
-                bias, variance = judge(ratio.clamp(max=limit))
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "masked in both modes": """
-            errors = []
-            for limit in limits:
-                bias, variance = judge(ratio * (ratio <= limit))
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "the limit from below": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(min=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio <= limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "a mask without the ratio": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = (ratio <= limit).double()
-                bias, variance = judge(weights)
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "no limit": """
-            bias, variance = judge(ratio)
-            return [bias**2 + variance / samples for limit in limits]
-        """,
-        "the bias not squared": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias + variance / samples)
-            return errors
-        """,
-        "the variance not divided": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias**2 + variance)
-            return errors
-        """,
-        "both divided": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append((bias**2 + variance) / samples)
-            return errors
-        """,
-        "divided by the root": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias**2 + variance / samples**0.5)
-            return errors
-        """,
-        "the variance squared": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias**2 + (variance / samples) ** 2)
-            return errors
-        """,
-        "bias and variance exchanged": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                variance, bias = judge(weights)
-                errors.append(bias**2 + variance / samples)
-            return errors
-        """,
-        "the bias alone": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                errors.append(judge(weights)[0] ** 2)
-            return errors
-        """,
-        "the root of the error": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append((bias**2 + variance / samples) ** 0.5)
-            return errors
-        """,
-        "the first limit alone": """
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                return [bias**2 + variance / samples]
-        """,
-        "the smallest error alone": """
-            errors = []
-            for limit in limits:
-                weights = ratio.clamp(max=limit)
-                if mode == "mask":
-                    weights = ratio.masked_fill(ratio > limit, 0.0)
-                bias, variance = judge(weights)
-                errors.append(bias**2 + variance / samples)
-            return min(errors)
-        """,
-        "weights limited again and again": """
+        "the modes exchanged": loop_over_limits(
+            cap="ratio.masked_fill(ratio > limit, 0.0)", mask="ratio.clamp(max=limit)"
+        ),
+        "capped in both modes": loop_over_limits(mask="ratio.clamp(max=limit)"),
+        "masked in both modes": loop_over_limits(cap="ratio * (ratio <= limit)"),
+        "the limit from below": loop_over_limits(
+            cap="ratio.clamp(min=limit)", mask="ratio * (ratio > limit)"
+        ),
+        "a mask without the ratio": loop_over_limits(mask="(ratio <= limit).double()"),
+        "1 in the place of the ratio": loop_over_limits(
+            mask="ratio.masked_fill(ratio > limit, 1.0)"
+        ),
+        "no limit": loop_over_limits(cap="ratio", mask="ratio"),
+        "the bias not squared": loop_over_limits(error="bias + variance / samples"),
+        "the variance not divided": loop_over_limits(error="bias**2 + variance"),
+        "both divided": loop_over_limits(error="(bias**2 + variance) / samples"),
+        "divided by the root": loop_over_limits(error="bias**2 + variance / samples**0.5"),
+        "the variance squared": loop_over_limits(error="bias**2 + (variance / samples) ** 2"),
+        "bias and variance exchanged": loop_over_limits(pair="variance, bias"),
+        "the bias alone": loop_over_limits(error="bias**2"),
+        "the variance alone": loop_over_limits(error="variance / samples"),
+        "the root of the error": loop_over_limits(error="(bias**2 + variance / samples) ** 0.5"),
+        "the first limit alone": loop_over_limits(end="errors[:1]"),
+        "the smallest error alone": loop_over_limits(end="min(errors)"),
+        "the best limit": loop_over_limits(end="limits[errors.index(min(errors))]"),
+        "a limit on limited ratios": """
             errors = []
             for limit in limits:
                 ratio = ratio.clamp(max=limit)
@@ -1743,16 +1553,8 @@ WRONG = {
                 errors.append(bias**2 + variance / samples)
             return errors
         """,
-        "the judge's pair squared": """
-            errors = []
-            for limit in limits:
-                errors.append(judge(ratio.clamp(max=limit)) ** 2)
-            return errors
-        """,
-        "no return": """
-            for limit in limits:
-                bias, variance = judge(ratio.clamp(max=limit))
-        """,
+        "the judge's pair squared": loop_over_limits(pair="both", error="both**2"),
+        "no return": loop_over_limits(end="None"),
     },
     "07-adjoint": {
         "the sign of the reward": BACKWARDS.format("rho * (later + sine)", "costates"),
@@ -1830,202 +1632,6 @@ WRONG = {
         "the package's closed form": ROLLOUTS.format(
             "track.value_gradient(start[0]).item(), quiet[0, 0].item()"
         ),
-    },
-    "08-costates": {
-        "zeros": "return policy.head.weight.new_zeros(len(prompts), 6, policy.config.d_model)",
-        "the gradient of the loss": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(-terms.sum(), inputs)[0]
-        """,
-        "the logits one position late": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 3:]
-            logprobs = token_logprobs(logits, completions[:, :-1])
-            terms = advantages[:, None] * (logprobs * mask[:, :-1])
-            return torch.autograd.grad(terms.sum(), inputs)[0]
-        """,
-        "the stop taken for padding": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * (completions != 12)
-            return torch.autograd.grad(terms.sum(), inputs)[0]
-        """,
-        "the mask ignored": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions)
-            return torch.autograd.grad(terms.sum(), inputs)[0]
-        """,
-        "the mean over rows": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(1).mean(), inputs)[0]
-        """,
-        "without the advantages": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(at) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(), inputs)[0]
-        """,
-        "always entering the first block": """
-            tokens = torch.cat([prompts, completions[:, :-1]], 1)
-            with tap(policy.blocks[0]) as inputs:
-                logits = policy(tokens)[0][:, 2:]
-            terms = advantages[:, None] * token_logprobs(logits, completions) * mask
-            return torch.autograd.grad(terms.sum(), inputs)[0]
-        """,
-        "the package's own": """
-            from minicf.rollout import Rollout
-            rollout = Rollout(prompts, completions, mask, 0.0 * mask, advantages, len(prompts))
-            return empirical_costates(policy, rollout, advantages, at)
-        """,
-    },
-    "08-attention": {
-        "nothing from the prompt's last token on": """
-            attention = empirical_costates(policy, rollout, advantages, at)
-            attention[:, 2:] = 0
-            return attention
-        """,
-        "the very next later term only": """
-            attention = empirical_costates(policy, rollout, advantages, at)
-            attention[:, 2:] = 0
-            for t, alone in enumerate(torch.eye(4)[1:], 1):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
-                attention[:, 1 + t] = term[:, 1 + t]
-            return attention
-        """,
-        "zeros": "return torch.zeros_like(empirical_costates(policy, rollout, advantages, at))",
-        "the whole": "return empirical_costates(policy, rollout, advantages, at)",
-        "the own logits' part": """
-            own = torch.zeros_like(empirical_costates(policy, rollout, advantages, at))
-            for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
-                own[:, 2 + t] = term[:, 2 + t]
-            return own
-        """,
-        "every term at every position": """
-            attention = empirical_costates(policy, rollout, advantages, at)
-            for alone in torch.eye(4):
-                attention -= empirical_costates(policy, rollout, advantages[:, None] * alone, at)
-            return attention
-        """,
-        "the next token's term only": """
-            attention = torch.zeros_like(empirical_costates(policy, rollout, advantages, at))
-            for t, alone in enumerate(torch.eye(4)):
-                term = empirical_costates(policy, rollout, advantages[:, None] * alone, at)
-                attention[:, 1 + t] = term[:, 1 + t]
-            return attention
-        """,
-        "the package's own": """
-            whole = empirical_costates(policy, rollout, advantages, at)
-            return whole - own_logit_costates(policy, rollout, advantages, at)
-        """,
-    },
-    "08-read": {
-        "zeros": "return torch.zeros(19, 3, 32).double()",
-        "the sign of the loss": """
-            with tap(policy.blocks[0]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            loss, _ = grpo_loss(
-                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
-            )
-            loss.backward()
-            return inputs[0].grad
-        """,
-        "the completions in place of the prompts": """
-            with tap(policy.blocks[0]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            loss, _ = grpo_loss(
-                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
-            )
-            loss.backward()
-            return -inputs[1].grad
-        """,
-        "GRPO's own aggregate": """
-            with tap(policy.blocks[0]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            loss, _ = grpo_loss(logprobs, rollout.logprobs, advantages, rollout.mask)
-            loss.backward()
-            return -inputs[0].grad
-        """,
-        "the mask forgotten": """
-            with tap(policy.blocks[0]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            mask = torch.ones_like(rollout.mask)
-            loss, _ = grpo_loss(logprobs, rollout.logprobs, advantages, mask, aggregate="constant")
-            loss.backward()
-            return -inputs[0].grad
-        """,
-        "another layer": """
-            with tap(policy.blocks[1]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            loss, _ = grpo_loss(
-                logprobs, rollout.logprobs, advantages, rollout.mask, aggregate="constant"
-            )
-            loss.backward()
-            return -inputs[0].grad
-        """,
-        "rewards in place of advantages": """
-            with tap(policy.blocks[0]) as inputs:
-                logprobs = completion_logprobs(
-                    policy, env.prompts, rollout.completions, rollout.group_size
-                )
-            loss, _ = grpo_loss(
-                logprobs, rollout.logprobs, rollout.rewards, rollout.mask, aggregate="constant"
-            )
-            loss.backward()
-            return -inputs[0].grad
-        """,
-        "the package's costates": """
-            costates = empirical_costates(policy, rollout, advantages, policy.blocks[0])
-            groups = costates[:, :3].unflatten(0, (len(env.prompts), rollout.group_size))
-            return groups.sum(1) / rollout.mask.numel()
-        """,
-    },
-    "08-cosine": {
-        "dead groups count as 0": """
-            lengths = left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
-            products = (left * truth).flatten(1).sum(1)
-            return products / lengths.where(lengths > 0, 1.0)
-        """,
-        "an epsilon": """
-            lengths = left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
-            return (left * truth).flatten(1).sum(1) / (lengths + 1e-4)
-        """,
-        "PyTorch's own, with its epsilon": """
-            return torch.cosine_similarity(left.flatten(1), truth.flatten(1), eps=1e-4)
-        """,
-        "a mean over the tokens' cosines": """
-            return torch.cosine_similarity(left, truth, dim=-1).mean(1)
-        """,
-        "no lengths": "return (left * truth).flatten(1).sum(1)",
-        "one cosine for all": """
-            return torch.cosine_similarity(left.flatten(), truth.flatten(), 0).expand(len(left))
-        """,
-        "the wrong sign": """
-            return -(left * truth).flatten(1).sum(1) / (
-                left.flatten(1).norm(dim=1) * truth.flatten(1).norm(dim=1)
-            )
-        """,
     },
     "09-slope": {
         "the expected slope": "return -0.5",
@@ -2538,3 +2144,124 @@ WRONG = {
         """,
     },
 }
+
+
+# Lesson 08: what follows the same beginning.
+
+PROBE = """
+P = prompts.size(1)
+T = completions.size(1)
+with tap(at) as inputs:
+    logits, _ = policy(torch.cat([prompts, completions[:, :-1]], 1))
+x = inputs[0]
+logprobs = token_logprobs(logits[:, P - 1 :], completions)
+weights = advantages[:, None] * mask
+terms = weights * logprobs
+"""
+COSTATES = {
+    "the gradient of the loss": "return torch.autograd.grad(-terms.sum(), x)[0]",
+    "the first token's term missing": """
+shifted = token_logprobs(logits[:, P:], completions[:, 1:])
+return torch.autograd.grad((weights[:, 1:] * shifted).sum(), x)[0]
+""",
+    "the logits one position late": """
+shifted = token_logprobs(logits[:, P:], completions[:, :-1])
+return torch.autograd.grad((weights[:, :-1] * shifted).sum(), x)[0]
+""",
+    "the logits one position early": """
+shifted = token_logprobs(logits[:, P - 2 : -1], completions)
+return torch.autograd.grad((weights * shifted).sum(), x)[0]
+""",
+    "the stop taken for padding": """
+return torch.autograd.grad((terms * (completions != 12)).sum(), x)[0]
+""",
+    "the mask ignored": """
+return torch.autograd.grad((advantages[:, None] * logprobs).sum(), x)[0]
+""",
+    "a mean over rows": "return torch.autograd.grad(terms.sum(1).mean(), x)[0]",
+    "a mean over all places": "return torch.autograd.grad(terms.mean(), x)[0]",
+    "a mean over live tokens": "return torch.autograd.grad(terms.sum() / mask.sum(), x)[0]",
+    "each row divided by its length": """
+return torch.autograd.grad((terms.sum(1) / mask.sum(1)).sum(), x)[0]
+""",
+    "without the advantages": "return torch.autograd.grad((logprobs * mask).sum(), x)[0]",
+    "probabilities": "return torch.autograd.grad((weights * logprobs.exp()).sum(), x)[0]",
+    "the probability of the whole": """
+whole = (logprobs * mask).sum(1).exp()
+return torch.autograd.grad((advantages * whole).sum(), x)[0]
+""",
+    "logits": """
+chosen = logits[:, P - 1 :].gather(2, completions[:, :, None])[..., 0]
+return torch.autograd.grad((weights * chosen).sum(), x)[0]
+""",
+    "the completion's positions only": "return torch.autograd.grad(terms.sum(), x)[0][:, P - 1 :]",
+    "the prompt's positions only": "return torch.autograd.grad(terms.sum(), x)[0][:, :P]",
+    "added up over rows": "return torch.autograd.grad(terms.sum(), x)[0].sum(0)",
+    "a tuple": "return torch.autograd.grad(terms.sum(), x)",
+    "the list of inputs": "return inputs",
+    "nothing returned": "torch.autograd.grad(terms.sum(), x)[0]",
+    "no sum": "return torch.autograd.grad(terms, x)[0]",
+    "the gradient that backward did not leave": "return x.grad",
+    "advantages along the wrong axis": """
+return torch.autograd.grad((advantages * logprobs * mask).sum(), x)[0]
+""",
+    "the package's own": """
+from minicf.rollout import Rollout
+rollout = Rollout(prompts, completions, mask, 0.0 * mask, advantages, 1)
+return empirical_costates(policy, rollout, advantages, at)
+""",
+    "both of what the policy returns": """
+with tap(at) as inputs:
+    both = policy(torch.cat([prompts, completions[:, :-1]], 1))
+return token_logprobs(both[:, P - 1 :], completions)
+""",
+}
+WRONG["08-costates"] = {name: PROBE + lines for name, lines in COSTATES.items()}
+WRONG["08-costates"]["always entering the first block"] = (
+    PROBE.replace("tap(at)", "tap(policy.blocks[0])")
+    + "return torch.autograd.grad(terms.sum(), x)[0]"
+)
+WRONG["08-costates"]["the whole completion fed"] = """
+with tap(at) as inputs:
+    logits, _ = policy(torch.cat([prompts, completions], 1))
+logprobs = token_logprobs(logits[:, prompts.size(1) - 1 : -1], completions)
+surrogate = (advantages[:, None] * logprobs * mask).sum()
+return torch.autograd.grad(surrogate, inputs[0])[0]
+"""
+
+VECTORS = """
+a = left.flatten(1)
+b = truth.flatten(1)
+products = (a * b).sum(1)
+lengths = a.norm(dim=1) * b.norm(dim=1)
+"""
+COSINES = {
+    "dead groups count as 0": "return products / lengths.where(lengths > 0, 1.0)",
+    "dead groups count as 1": "return (products / lengths).nan_to_num(1.0)",
+    "an epsilon": "return products / (lengths + 1e-8)",
+    "PyTorch's own, with its epsilon": "return torch.cosine_similarity(a, b)",
+    "lengths of at least 1e-8": "return products / lengths.clamp(min=1e-8)",
+    "nan for short vectors": "return (products / lengths).where(lengths > 1e-8, torch.nan)",
+    "nan for a short left": "return (products / lengths).where(a.norm(dim=1) > 1e-6, torch.nan)",
+    "nan for the dead left only": """
+return (products / lengths.clamp(min=1e-30)).where(a.norm(dim=1) > 0, torch.nan)
+""",
+    "a mean over the tokens' cosines": "return torch.cosine_similarity(left, truth, -1).mean(1)",
+    "one for each token": "return torch.cosine_similarity(left, truth, -1)",
+    "no lengths": "return products",
+    "one length only": "return products / a.norm(dim=1)",
+    "squares without roots": "return products / a.square().sum(1) / b.square().sum(1)",
+    "one cosine for all": "return torch.cosine_similarity(a.flatten(), b.flatten(), 0)",
+    "one cosine for all, in all places": """
+return torch.cosine_similarity(a.flatten(), b.flatten(), 0).expand(len(a))
+""",
+    "the lengths of all prompts": "return products / (left.norm() * truth.norm())",
+    "the wrong sign": "return -products / lengths",
+    "the angle": "return (products / lengths).clamp(-1, 1).acos()",
+    "the cosine's size": "return (products / lengths).abs()",
+    "alignment's pair": "return alignment(a, b)",
+    "a pair": "return products / lengths, lengths",
+    "nothing returned": "cosines = products / lengths",
+    "shapes that do not fit": "return products / left.norm(dim=1)",
+}
+WRONG["08-cosine"] = {name: VECTORS + lines for name, lines in COSINES.items()}

@@ -17,7 +17,7 @@ def mistakes_in_ratios(new: Tensor, old: Tensor, mask: Tensor, level: str) -> di
     log = logs[level]
     length = mask.sum(1, keepdim=True)
     mistakes = {
-        "the ratio is upside down: the trainer's probability stands above the sampler's": -log,
+        "the ratio is upside down: divide the trainer's probability by the sampler's": -log,
         "the trainer's log-probabilities alone are used": new - 0 * old,
     }
     if level == "prefix":

@@ -1,7 +1,7 @@
-"""The README's section on courses works as printed: from a fresh copy to grades, with nbgrader.
+"""The course page's commands work as printed: from a fresh copy to grades, with nbgrader.
 
-Its first block of commands makes the students' version; three students hand in; its second block
-grades them. nbgrader is not in requirements.txt: without it, this is skipped.
+Its first block of commands makes the students' version of a week's lessons; three students hand
+in; its second block grades them. nbgrader is not in requirements.txt: without it, this is skipped.
 """
 
 import copy
@@ -23,8 +23,8 @@ from wrong_answers import WRONG
 api = pytest.importorskip("nbgrader.api")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the commands are for bash")
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Use it in a course\n")[1].split("\n## ")[0]
+PAGE = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Grading with nbgrader\n")[1].split("\n## ")[0]
 MAKE, GRADE = re.findall(r"```bash\n(.*?)```", SECTION, re.S)
 FILES = "from kit import stored_study\nfrom train import improve\nprint(len(stored_study(ROOT)))"
 
@@ -33,8 +33,8 @@ FILES = "from kit import stored_study\nfrom train import improve\nprint(len(stor
 class Course:
     folder: Path
     assignment: str
-    lesson: str
-    exercises: int
+    lessons: list  # file names
+    exercises: int  # each has 2 points; a lesson has a question in words, with 1 point
 
 
 def run(commands, folder):
@@ -79,32 +79,46 @@ def course(tmp_path_factory):
     run(MAKE, clone)
 
     folder = clone / "build" / "course"
-    (source,) = folder.glob("source/*/*.ipynb")
-    assignment, lesson = source.parent.name, source.name
-    solved = nbformat.read(source, as_version=4)
-    exercises = [cell.metadata.nbgrader.grade_id for cell in solved.cells if role(cell)][::2]
-    submissions = {
-        "ada": right_answers(solved),
-        "bob": nbformat.read(folder / "release" / assignment / lesson, as_version=4),
-        "eve": wrong_and_cheating(solved, exercises[0]),
-    }
-    for student, notebook in submissions.items():
-        place = folder / "submitted" / student / assignment
-        place.mkdir(parents=True)
-        nbformat.write(notebook, place / lesson)
+    sources = sorted(folder.glob("source/*/*.ipynb"))
+    assignment = sources[0].parent.name
+    exercises = 0
+    for source in sources:
+        solved = nbformat.read(source, as_version=4)
+        names = [cell.metadata.nbgrader.grade_id for cell in solved.cells if is_exercise(cell)]
+        exercises += len(names)
+        submissions = {
+            "ada": right_answers(solved),
+            "bob": nbformat.read(folder / "release" / assignment / source.name, as_version=4),
+            "eve": wrong_and_cheating(solved, names[0]),
+        }
+        for student, notebook in submissions.items():
+            place = folder / "submitted" / student / assignment
+            place.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, place / source.name)
     run(GRADE, folder)
-    return Course(folder, assignment, lesson, len(exercises))
+    return Course(folder, assignment, [source.name for source in sources], exercises)
+
+
+def is_exercise(cell):
+    return cell.cell_type == "code" and role(cell) == "solution"
 
 
 def points(course):
-    """What ada, bob and eve should have: everything, nothing, everything but one exercise."""
+    """What ada, bob and eve have before the words are read: all, none, all but an exercise each."""
     everything = 2 * course.exercises
-    return {"ada": everything, "bob": 0, "eve": everything - 2}
+    return {"ada": everything, "bob": 0, "eve": everything - 2 * len(course.lessons)}
+
+
+def texts(course, where, suffix=".ipynb"):
+    """The week's pages in a folder of the course."""
+    names = [Path(lesson).with_suffix(suffix) for lesson in course.lessons]
+    return [(course.folder / where / course.assignment / n).read_text("utf-8") for n in names]
 
 
 def test_students_get_no_solution(course):
-    text = (course.folder / "release" / course.assignment / course.lesson).read_text("utf-8")
+    text = "".join(texts(course, "release"))
     assert text.count("# YOUR CODE HERE") == course.exercises
+    assert text.count("YOUR ANSWER HERE") == len(course.lessons)
     assert "### BEGIN" not in text
 
 
@@ -113,24 +127,26 @@ def test_points_in_the_gradebook(course):
         for student, expected in points(course).items():
             submission = gradebook.find_submission(course.assignment, student)
             assert submission.score == expected, student
-            assert submission.max_score == 2 * course.exercises
-            assert not submission.needs_manual_grade
+            assert submission.max_score == 2 * course.exercises + len(course.lessons)
+            assert submission.needs_manual_grade == (student != "bob")  # who wrote no words
 
 
 def test_everything_a_lesson_imports_is_found_while_grading(course):
-    path = course.folder / "autograded" / "ada" / course.assignment / course.lesson
-    *cells, files = nbformat.read(path, as_version=4).cells
-    assert files.source == FILES and int(files.outputs[0].text) > 0
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert outputs and all(output.output_type != "error" for output in outputs)
+    for text in texts(course, "autograded/ada"):
+        *cells, files = nbformat.reads(text, as_version=4).cells
+        assert files.source == FILES and int(files.outputs[0].text) > 0
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert outputs and all(output.output_type != "error" for output in outputs)
 
 
 def test_feedback_is_a_page_for_each_student(course):
     for student, expected in points(course).items():
-        folder = course.folder / "feedback" / student / course.assignment
-        page = (folder / course.lesson).with_suffix(".html").read_text(encoding="utf-8")
-        score = re.search(r"Score: ([\d.]+) / ([\d.]+)", page)
-        assert [float(number) for number in score.groups()] == [expected, 2 * course.exercises]
+        scores = []
+        for page in texts(course, f"feedback/{student}", ".html"):
+            score, most = re.search(r"Score: ([\d.]+) / ([\d.]+)", page).groups()
+            scores.append((float(score), float(most)))
+        assert sum(score for score, _ in scores) == expected
+        assert sum(most for _, most in scores) == 2 * course.exercises + len(course.lessons)
 
 
 def test_exported_grades(course):

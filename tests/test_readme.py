@@ -1,13 +1,20 @@
-"""The README's Python runs as it stands there, and its table is that of the lessons."""
+"""The README's Python runs as it stands there, its table is that of the lessons, and its numbers
+are those of the stored results."""
 
+import functools
 import json
 import re
 
 import pytest
+import torch
 from conftest import ROOT
 
 LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.ipynb"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    page: (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "lessons/README.md")
+}
+README = PAGES["README.md"]
+WORDS = " ".join(README.replace("*", "").split())
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
@@ -16,24 +23,119 @@ def test_a_block_of_code_runs(number, capsys, tmp_path, monkeypatch):
     """Each in a namespace of its own, long ones with fewer steps."""
     monkeypatch.chdir(tmp_path)
     text = re.sub(r"\b(range\(|env, )[1-9]\d+\b", r"\g<1>12", BLOCKS[number])
-    exec(compile(text, f"README.md, block {number}", "exec"), {"__name__": "readme"})
+    namespace = {"__name__": "readme"}
+    if "trl" in text:
+        namespace |= for_trl(tmp_path, monkeypatch)
+    with torch.random.fork_rng(devices=[]):  # TRL seeds the global generator
+        exec(compile(text, f"README.md, block {number}", "exec"), namespace)
     printed = capsys.readouterr().out
-    assert "nan" not in printed and ("print(" in text) == bool(printed)
+    assert "nan" not in printed and ("print(" not in text or printed)
+
+
+def for_trl(folder, monkeypatch):
+    """What the reader's own script has: a model with its tokenizer, a reward, prompts.
+
+    TRL asks those who have no GPU for two more settings.
+    """
+    trl = pytest.importorskip("trl")
+    import test_trl_probe as made
+
+    on_cpu = functools.partial(trl.GRPOConfig, use_cpu=True, bf16=False, max_completion_length=4)
+    monkeypatch.setattr(trl, "GRPOConfig", on_cpu)
+    made.make_model().save_pretrained(folder / "model")
+    made.make_tokenizer().save_pretrained(folder / "model")
+    prompts = made.Dataset.from_list([{"prompt": prompt} for prompt in made.PROMPTS])
+    return {"model": str(folder / "model"), "reward": made.Seen(), "prompts": prompts}
 
 
 def test_there_is_code_to_copy():
     assert any("loss.backward()" in block for block in BLOCKS)
 
 
-def test_minutes_are_those_that_the_lessons_state():
-    rows = re.findall(r"^\| (\d\d) \|.*?\| (\d+) \|", README, re.M)
+@pytest.mark.parametrize("page", PAGES)
+def test_minutes_are_those_that_the_lessons_state(page):
+    rows = re.findall(r"^\| \**(\d\d)\** \|.*?\| (\d+) \|", PAGES[page], re.M)
     assert [number for number, _ in rows] == [path.stem[:2] for path in LESSONS]
     for (number, minutes), path in zip(rows, LESSONS):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         assert f"about {minutes} minutes" in "".join(cells[0]["source"]), number
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_pages_point_to_exists(page):
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\(([^)]*)\)", PAGES[page]):
+        assert link.startswith("https://") or (folder / link).exists(), link
+    for path in re.findall(r"`((?:tests|lessons|minicf)/[\w./*]+)`", PAGES[page]):
+        assert list(ROOT.glob(path)), path
+    for script in re.findall(r"python ([\w/]+\.py)", PAGES[page]):
+        assert (ROOT / script).exists(), script
+
+
+def stored(name):
+    return json.loads((ROOT / "lessons" / name).read_text(encoding="utf-8"))
+
+
+def numbers_in(pattern):
+    """The numbers of the groups of a pattern that the README matches once."""
+    (match,) = re.finditer(pattern.replace("#", r"(\d*\.?\d+)"), WORDS)
+    return [float(number) for number in match.groups()]
+
+
+def agree(found, expected, digits):
+    assert found == pytest.approx(expected, abs=0.51 * 10**-digits)
+
+
+def test_numbers_of_predictors_are_stored():
+    corpora = [
+        stored("study.json")["summary"]["checkpoints"][name]
+        for name in ("clean", "wrong", "narrow")
+    ]
+    ranks = [
+        corpus[name]["rank"][0] for name in ("readiness", "success_headroom") for corpus in corpora
+    ]
+    found = numbers_in("is #, #, # for readiness and #, #, # for the rival")
+    agree(found, ranks, 2)
+    picks = [corpora[0][name]["pick"][0] for name in ("readiness", "success_headroom")]
+    agree(numbers_in("picks is better: # of the largest gain against #"), picks, 2)
+
+
+def test_numbers_of_training_are_stored():
+    rows = stored("study.json")["summary"]["baselines"]
+    areas = {}
+    for row in rows:
+        if row["learning_rate"] == 5e-4 and row["samples"] == 224:
+            areas[row["baseline"], row["group_size"]] = row["area"][0]
+    found = numbers_in(
+        "is # without a baseline, # with a learned critic, # with leave-one-out, # with a perfect "
+        "critic and # with the exact gradient .eight seeds.. Leave-one-out in groups of two has #"
+    )
+    names = ["none", "learned critic", "leave-one-out", "perfect critic", "exact"]
+    expected = [areas[name, 8] for name in names] + [areas["leave-one-out", 2]]
+    agree(found, expected, 3)
+
+
+def test_places_where_v_is_noisier_are_stored():
+    rows = [row for row in stored("study.json")["noise"]]
+    noisier = sum(row["V"] > row["none"] for row in rows)
+    assert numbers_in("baseline in # of # places") == [noisier, len(rows)]
+
+
+def test_numbers_of_the_real_model_are_stored():
+    model = stored("real_model.json")
+    found = numbers_in(
+        "has a cosine of #, #, #, # with the exact ∇V, where signal and noise predict #, #, #, #"
+    )
+    rows = model["cosines"]
+    digits = [2, 2, 2, 3]
+    for i, row in enumerate(rows):
+        agree(found[i], row["found"], digits[i])
+        agree(found[i + 4], row["predicted"], digits[i])
+    agree(numbers_in("adds numbers .success #"), [model["trl"][0]["success"]], 2)
+    noise = model["noise"]
+    agree(numbers_in("of V has # times the noise of none"), [noise["V"] / noise["0"]], 1)
+
+
 def test_the_licence_is_0bsd():
-    text = " ".join(README.split())
-    assert "SPDX-License-Identifier: 0BSD" in text
-    assert "for any purpose with or without fee is hereby granted" in text
+    assert "SPDX-License-Identifier: 0BSD" in WORDS
+    assert "for any purpose with or without fee is hereby granted" in WORDS

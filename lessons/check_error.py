@@ -1,0 +1,63 @@
+"""What usual mistakes in lesson 09's exercises lead to: a sentence, and the value that it names."""
+
+import torch
+from torch import Tensor
+
+
+def mistakes_in_samples(p: Tensor, costates: Tensor, cosine: float) -> dict[str, Tensor]:
+    """Wrong values of relative error · cosine² / (1 − cosine²)."""
+    gradient = p @ costates
+    plain = costates.mean(0)
+    signal = gradient.square().sum()
+    distances = (costates - gradient).square().sum(1)
+    error = p @ distances
+    relative = error / signal
+    odds = cosine**2 / (1 - cosine**2)
+    wrong_errors = {
+        "this has the absolute error; divide it by ‖∇V‖²": error,
+        "‖∇V‖ is not squared where you divide by it": error / signal.sqrt(),
+        "this has the root of the relative error": relative.sqrt(),
+        "all costates count the same in the error; weight them with p": distances.mean() / signal,
+        "the error is added up without p": distances.sum() / signal,
+        "∇V is the mean under p; this takes the plain mean": (
+            p @ (costates - plain).square().sum(1) / plain.square().sum()
+        ),
+        "‖∇V‖² is still in the error; subtract ∇V before you square": relative + 1,
+        "the mean over the D numbers is taken, not their sum": relative / costates.size(1),
+        "the distances are not squared": p @ distances.sqrt() / signal,
+        "this is upside down: ‖∇V‖² over the absolute error": 1 / relative,
+    }
+    mistakes = {}
+    for mistake, value in wrong_errors.items():
+        mistakes[mistake] = value * odds
+    if abs(odds - 1) < 1e-6:  # at a cosine of √½
+        mistakes["do not round"] = torch.ceil(relative)
+    else:
+        mistakes["the cosine plays no part in this"] = relative
+        mistakes["the cosine's share is upside down"] = relative / odds
+    mistakes["the cosine is not squared"] = relative * cosine / (1 - cosine)
+    mistakes["this is not divided by 1 − cosine²"] = relative * cosine**2
+    mistakes["this is not multiplied by cosine²"] = relative / (1 - cosine**2)
+    return mistakes
+
+
+def mistakes_in_bias(Q: Tensor, pi: Tensor, M: Tensor) -> dict[str, Tensor]:
+    """Wrong values of −Cov(Q, M)."""
+    scores = M - pi @ M
+    dropped = (pi * Q) @ scores
+    return {
+        "this is the mean of the part that was dropped; the bias has the other sign": dropped,
+        "the derivative of log π(v) is the row of M less the mean of M": -(pi * Q) @ M,
+        "π is missing: ∇π = π ∇log π": -Q @ scores,
+        "the mean of M must be taken under π": -(pi * Q) @ (M - M.mean(0)),
+        "the means must be taken under π": -(pi * (Q - Q.mean())) @ (M - M.mean(0)),
+        "this is a covariance in which every token counts the same": (
+            -(Q - Q.mean()) @ (M - M.mean(0)) / (len(Q) - 1)
+        ),
+        "this is the length of the bias; return the vector": dropped.norm(),
+        "the mean over tokens is taken, not their sum": -dropped / len(Q),
+        "π is there twice": -(pi * pi * Q) @ scores,
+        "Q is missing": -pi @ scores,
+        "dropping the part does change the mean": torch.zeros_like(dropped),
+        "this is the mean of M, not a covariance with Q": -pi @ M,
+    }

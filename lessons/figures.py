@@ -469,40 +469,38 @@ def probe_in_trl(cosines: list[dict], steps: list[dict]) -> Figure:
     return figure
 
 
-def absolute_and_relative_error(rows: list[dict]) -> Figure:
-    """Exact error of a costate of one policy from heated to cooled, absolute and relative.
+def error_and_signal(rows: list[dict]) -> Figure:
+    """Absolute error of a costate and ‖∇V‖², from heated to cooled; their quotient at three rows.
 
-    A row has factor, nats, absolute, relative, and the bounds collision and entropy.
+    A row has factor, nats, absolute, signal and relative.
     """
-    figure, (absolute, relative) = panels(
-        "Absolute error: a hill", "Relative error: a valley", width=5.2, height=3.9
-    )
+    figure, (axis,) = panels("The distance between the curves is the relative error", width=7.4)
     factors = [row["factor"] for row in rows]
-    styles = {
-        "entropy": ("bound from the entropy H", SKY, "--"),
-        "collision": ("bound from 1 − exp(−H)", GREEN, "--"),
-        "absolute": ("exact, and from sampling gaps", RED, "o-"),
-    }
-    for key, (label, color, line) in styles.items():
-        errors = [row[key] for row in rows]
-        absolute.plot(factors, errors, line, color=color, linewidth=2, label=label)
-    absolute.legend(frameon=False, loc="lower left")
-    absolute.set_ylabel("mean squared error of one costate")
-    relative.plot(factors, [row["relative"] for row in rows], "o-", color=BLUE, linewidth=2)
-    relative.axhline(1, color=GREY, linewidth=1)
-    note = "below this line one costate is more signal than noise"
-    relative.annotate(note, (factors[0], 1), (0, 5), textcoords="offset points", color=GREY)
-    relative.set_ylabel("mean squared error over ‖∇V‖²")
+    axis.plot(factors, [row["absolute"] for row in rows], "o-", color=RED, linewidth=2)
+    axis.plot(factors, [row["signal"] for row in rows], "o-", color=BLUE, linewidth=2)
+    middle = rows[len(rows) // 4]
+    above = dict(textcoords="offset points", ha="center", fontsize=11)
+    label = "absolute error of one costate"
+    axis.annotate(label, (middle["factor"], middle["absolute"]), (0, 14), color=RED, **above)
+    label = "‖∇V‖²"
+    axis.annotate(label, (middle["factor"], middle["signal"]), (26, -14), color=BLUE, **above)
+    for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+        ends = [row["signal"] * 1.3, row["absolute"] / 1.3]
+        axis.plot([row["factor"]] * 2, ends, ":", color=GREY, linewidth=1.5)
+        centre = (row["signal"] * row["absolute"]) ** 0.5
+        digits = 0 if row["relative"] > 100 else 1
+        text = f" × {row['relative']:,.{digits}f}"
+        axis.text(row["factor"], centre, text, va="center", color=GREY)
     shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
     labels = []
     for row in shown:
         digits = 2 if row["nats"] > 0.1 else 1
-        labels.append(f"{row['factor']:g}\n{row['nats']:.{digits}g} nats")
-    for axis in (absolute, relative):
-        axis.set(xscale="log", yscale="log")
-        axis.set_xlabel("heated  ←  factor on the logits, entropy of a completion  →  cooled")
-        axis.set_xticks([row["factor"] for row in shown], labels)
-        axis.minorticks_off()
+        labels.append(f"× {row['factor']:g}\n{row['nats']:.{digits}g} nats")
+    axis.set(xscale="log", yscale="log", ylabel="squared length (logarithmic)")
+    axis.set(xlim=(0.22, 6.5), ylim=(5e-9, 30))
+    axis.set_xlabel("factor on the logits, and entropy of what follows")
+    axis.set_xticks([row["factor"] for row in shown], labels)
+    axis.minorticks_off()
     return figure
 
 

@@ -1633,54 +1633,82 @@ WRONG = {
             "track.value_gradient(start[0]).item(), quiet[0, 0].item()"
         ),
     },
-    "09-slope": {
-        "the expected slope": "return -0.5",
-        "zeros": "return 0.0",
-        "the mean square without its root": """
-            n = torch.tensor(sizes).double().log()
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = torch.stack([(m - truth).square().sum(1).mean().log() for m in means])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+    "09-samples": {
+        "the cosine is left out": """
+            g = p @ costates
+            return p @ (costates - g).square().sum(1) / g.square().sum()
         """,
-        "the sign": """
-            n = torch.tensor(sizes).double().log()
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = torch.stack([(m - truth).square().sum(1).mean().sqrt().log() for m in means])
-            return -((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "the absolute error": """
+            absolute = p @ (costates - p @ costates).square().sum(1)
+            return absolute * cosine**2 / (1 - cosine**2)
         """,
-        "around the draws' own mean": """
-            n = torch.tensor(sizes).double().log()
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = torch.stack([(m - m.mean(0)).square().sum(1).mean().sqrt().log() for m in means])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "divided by the length": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.norm()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
-        "sums instead of means": """
-            n = torch.tensor(sizes).double().log()
-            means = [costates.view(-1, k, costates.shape[1]).sum(1) for k in sizes]
-            y = torch.stack([(m - truth).square().sum(1).mean().sqrt().log() for m in means])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "the root": """
+            g = p @ costates
+            relative = (p @ (costates - g).square().sum(1)).sqrt() / g.norm()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
-        "the mean of the errors' lengths": """
-            n = torch.tensor(sizes).double().log()
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = torch.stack([(m - truth).norm(dim=1).mean().log() for m in means])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "without p": """
+            g = p @ costates
+            relative = (costates - g).square().sum(1).mean() / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
-        "the first group alone": """
-            n = torch.tensor(sizes).double().log()
-            y = torch.stack([(costates[:k].mean(0) - truth).norm().log() for k in sizes])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "a plain mean for the gradient": """
+            g = costates.mean(0)
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
-        "from end to end": """
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = [(m - truth).square().sum(1).mean().sqrt().log() for m in means]
-            return ((y[-1] - y[0]) / torch.tensor(sizes[-1] / sizes[0]).log()).item()
+        "a mean over the numbers of a costate": """
+            g = p @ costates
+            relative = p @ (costates - g).square().mean(1) / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
-        "no logarithms": """
-            n = torch.tensor(sizes).double()
-            means = [costates.view(-1, k, costates.shape[1]).mean(1) for k in sizes]
-            y = torch.stack([(m - truth).square().sum(1).mean().sqrt() for m in means])
-            return ((n - n.mean()) @ y / (n - n.mean()).square().sum()).item()
+        "the gradient is not subtracted": """
+            g = p @ costates
+            relative = p @ costates.square().sum(1) / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
+        "distances, not squared": """
+            g = p @ costates
+            relative = p @ (costates - g).norm(dim=1) / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
+        "the cosine's share upside down": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * (1 - cosine**2) / cosine**2
+        """,
+        "the cosine is not squared": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine / (1 - cosine)
+        """,
+        "not divided": """
+            g = p @ costates
+            return p @ (costates - g).square().sum(1) / g.square().sum() * cosine**2
+        """,
+        "rounded up": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return math.ceil(relative * cosine**2 / (1 - cosine**2))
+        """,
+        "a tuple": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative, relative * cosine**2 / (1 - cosine**2)
+        """,
+        "nothing returned": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+        """,
+        "a name that is not there": "return relative * cosine**2 / (1 - cosine**2)",
+        "the global costates": """
+            relative = toy_absolute / toy_signal + 0 * p.sum()
+            return relative * cosine**2 / (1 - cosine**2)
         """,
     },
     "09-bias": {
@@ -1688,6 +1716,7 @@ WRONG = {
         "the sign": "return (pi * Q) @ (M - pi @ M)",
         "nothing centred": "return -(pi * Q) @ M",
         "without the policy": "return -Q @ (M - pi @ M)",
+        "the plain mean of M": "return -(pi * Q) @ (M - M.mean(0))",
         "means over tokens instead of under pi": """
             return -(pi * (Q - Q.mean())) @ (M - M.mean(0))
         """,
@@ -1695,6 +1724,11 @@ WRONG = {
             return -(Q - Q.mean()) @ (M - M.mean(0)) / (len(Q) - 1)
         """,
         "its length alone": "return ((pi * Q) @ (M - pi @ M)).norm()",
+        "a mean over tokens": "return -((pi * Q)[:, None] * (M - pi @ M)).mean(0)",
+        "without Q": "return -pi @ (M - pi @ M)",
+        "a row a token": "return -(pi * Q)[:, None] * (M - pi @ M)",
+        "nothing returned": "bias = -(pi * Q) @ (M - pi @ M)",
+        "a wrong shape": "return -(pi * Q) * (M - pi @ M)",
         "the package's own": """
             bias, bounds = own_logit_bias(Q, pi, M)
             return bias
@@ -2204,6 +2238,10 @@ return torch.autograd.grad((weights * chosen).sum(), x)[0]
     "the gradient that backward did not leave": "return x.grad",
     "advantages along the wrong axis": """
 return torch.autograd.grad((advantages * logprobs * mask).sum(), x)[0]
+""",
+    "prompts of three tokens taken for granted": """
+logprobs = token_logprobs(logits[:, 2:], completions)
+return torch.autograd.grad((weights * logprobs).sum(), x)[0]
 """,
     "the package's own": """
 from minicf.rollout import Rollout

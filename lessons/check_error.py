@@ -28,6 +28,9 @@ def mistakes_in_samples(p: Tensor, costates: Tensor, cosine: float) -> dict[str,
         "this is upside down: ‖∇V‖² over the absolute error": 1 / relative,
     }
     mistakes = {}
+    if abs(odds - 1) < 1e-6 and costates.size(1) == 2:  # two mistakes with one value
+        either = "the mean over the two numbers is taken, not their sum, or 1 − cosine² is missing"
+        mistakes[f"this is half of it: {either}"] = relative / 2
     for mistake, value in wrong_errors.items():
         mistakes[mistake] = value * odds
     if abs(odds - 1) < 1e-6:  # at a cosine of √½
@@ -57,7 +60,6 @@ def mistakes_in_bias(Q: Tensor, pi: Tensor, M: Tensor) -> dict[str, Tensor]:
         "this is the length of the bias; return the vector": dropped.norm(),
         "the mean over tokens is taken, not their sum": -dropped / len(Q),
         "π is there twice": -(pi * pi * Q) @ scores,
-        "Q is missing": -pi @ scores,
-        "dropping the part does change the mean": torch.zeros_like(dropped),
+        "this is 0, as it would be if Q were missing": torch.zeros_like(dropped),
         "this is the mean of M, not a covariance with Q": -pi @ M,
     }

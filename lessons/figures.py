@@ -238,36 +238,28 @@ def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> 
     return figure
 
 
-def methods_counted(stored: list[dict], live: list[dict]) -> Figure:
-    """Exact direction of each method's mean update, and the samples for a cosine of .9.
+def weights_by_ratio(ratios: Tensor, curves: dict[float, dict[str, Tensor]]) -> Figure:
+    """What three losses multiply a token's score by, against its ratio (N,), by advantage 1 and −1.
 
-    A row a method of `live`; its dot is red, those of the `stored` policies are blue. Rows have
-    method, cosine and samples (None: no number is enough).
+    `curves` maps the advantage to the weights (N,) by name: GRPO, DAPO, CISPO.
     """
-    figure, (directions, costs) = panels(
-        "Direction of the mean update", "Samples until one update is near ∇V", width=4.9, height=3.9
-    )
-    figure.suptitle("What the mean points at depends on the method; what it costs, on the policy")
-    methods = [row["method"] for row in live][::-1]
-    most = max(row["samples"] or 0 for row in stored + live)
-    for rows, color, size, name in (
-        (stored, BLUE, 5, "a policy of the study"), (live, RED, 8, "the policy of this lesson"),
-    ):  # fmt: skip
-        for axis, key in ((directions, "cosine"), (costs, "samples")):
-            points = [(row[key] or 2.5 * most, methods.index(row["method"])) for row in rows
-                      if row["method"] in methods]  # fmt: skip
-            style = dict(color=color, markersize=size, alpha=0.45 if color == BLUE else 1.0)
-            axis.plot(*zip(*points), "o", label=name, markeredgewidth=0, **style)
-    for axis in (directions, costs):
-        axis.set(yticks=range(len(methods)), ylim=(-0.6, len(methods) - 0.4))
-        axis.grid(axis="y", color=GREY, linewidth=0.3)
-    directions.set(xlabel="cosine of the mean update to ∇V", yticklabels=methods)
-    costs.set(xlabel="samples a prompt for a cosine of .9", yticklabels=[""] * len(methods))
-    costs.set_xscale("log")
-    ticks = [tick for tick in (30, 100, 300, 1000, 3000) if tick < 1.6 * most]
-    costs.set_xticks([*ticks, 2.5 * most], [*map(str, ticks), "never"])
-    costs.minorticks_off()
-    figure.legend(*directions.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    titles = ("A token of a better answer, A = +1", "A token of a worse answer, A = −1")
+    figure, axes = panels(*titles, width=4.8, height=3.4)
+    labels = (  # text and place, by panel; where two lines coincide they share one label
+        {"GRPO": ("GRPO", (1.18, 0.12), "right"), "DAPO": ("DAPO", (1.3, 0.5), "left"),
+         "CISPO": ("CISPO", (1.35, 1.25), "left")},
+        {"GRPO": ("GRPO and DAPO", (1.3, -1.52), "right"),
+         "CISPO": ("CISPO", (1.3, -1.12), "left")},
+    )  # fmt: skip
+    styles = {"CISPO": (GREEN, 5), "DAPO": (ORANGE, 3.2), "GRPO": (BLUE, 1.6)}  # widest at the back
+    for axis, weights, texts in zip(axes, curves.values(), labels):
+        for name, (color, width) in styles.items():
+            axis.plot(ratios, weights[name], color=color, linewidth=width)
+        for name, (text, place, side) in texts.items():
+            axis.text(*place, text, color=styles[name][0], ha=side)
+        axis.set(xlabel="the token's ratio ρ")
+    axes[0].set(ylabel="what its score is multiplied by", ylim=(-0.1, 1.5))
+    axes[1].set(ylim=(-1.75, 0.1))
     return figure
 
 

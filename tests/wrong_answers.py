@@ -1149,323 +1149,214 @@ WRONG = {
             improve(policy, env, "grpo", 1, generator, group_size)
         """,
     },
-    "05-build": {
+    "05-cispo": {
         "the sign": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return aggregate_tokens(objective, mask, how.aggregate)
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return (weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "no ratio, a plain policy gradient": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            return -aggregate_tokens(advantages.unsqueeze(1) * logprobs, mask, how.aggregate)
+        "the weight not held fixed": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high)
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "the ratio the wrong way": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (old_logprobs - logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "all detached": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs.detach())[mask].mean()
         """,
-        "the same clip on both sides": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + low)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "log π detached in place of the weight": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high)
+            return -(weight * advantages.unsqueeze(1) * logprobs.detach())[mask].mean()
         """,
-        "the default clip": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = 0.2, 0.2
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "a number, not a tensor": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean().item()
         """,
-        "the default aggregate": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, "token")
+        "no cap": """
+            ratio = (logprobs - old_logprobs).exp()
+            return -(ratio.detach() * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "the default scale": """
-            advantages = group_advantages(rewards, group_size, how.baseline)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "the cap at high": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "own mean for leave-one-out": """
-            baseline = "none" if how.baseline == "none" else "mean"
-            advantages = group_advantages(rewards, group_size, baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "cut from below, too": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(1 - high, 1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "the whole batch as one group": """
-            advantages = group_advantages(rewards, len(rewards), how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "capped only where A is positive": """
+            ratio = (logprobs - old_logprobs).exp()
+            A = advantages.unsqueeze(1)
+            weight = torch.where(A > 0, ratio.clamp(max=1 + high), ratio).detach()
+            return -(weight * A * logprobs)[mask].mean()
         """,
-        "std with ddof 0": """
-            scale = "none" if how.scale == "std" else how.scale
-            advantages = group_advantages(rewards, group_size, how.baseline, scale)
-            if how.scale == "std":
-                spread = rewards.view(-1, group_size).std(1, correction=0).clamp(min=1e-9)
-                advantages = advantages / spread.repeat_interleave(group_size)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "GRPO's minimum": """
+            ratio = (logprobs - old_logprobs).exp()
+            A = advantages.unsqueeze(1)
+            clipped = ratio.clamp(1 - high, 1 + high)
+            return -torch.minimum(ratio * A, clipped * A)[mask].mean()
         """,
-        "tokens after the stop": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, torch.ones_like(mask), how.aggregate)
+        "no log π": """
+            weight = (logprobs - old_logprobs).exp().clamp(max=1 + high)
+            return -(weight * advantages.unsqueeze(1))[mask].mean()
         """,
-        "GSPO counts tokens after the stop": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "no ratio": "return -(advantages.unsqueeze(1) * logprobs)[mask].mean()",
+        "the ratio upside down": """
+            ratio = (old_logprobs - logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "GSPO divides by the horizon": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.size(1)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "no exponential": """
+            ratio = logprobs - old_logprobs
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "GSPO as a mean of ratios": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                mean = (log_ratio.exp() * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = mean.log()
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "π in place of log π": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs.exp())[mask].mean()
         """,
-        "GSPO with the whole ratio": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "GSPO's ratio": """
+            d = (logprobs - old_logprobs).masked_fill(~mask, 0.0).sum(1, keepdim=True)
+            ratio = (d / mask.sum(1, keepdim=True)).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
         """,
-        "CISPO's weight not held fixed": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "no unsqueeze": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages * logprobs)[mask].mean()
         """,
-        "CISPO without a cap": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = ratio.detach() * advantages * logprobs
-            else:
-                objective = torch.minimum(ratio * advantages, clipped * advantages)
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "unsqueezed along the wrong axis": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(0) * logprobs)[mask].mean()
         """,
-        "no minimum": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            advantages = advantages.unsqueeze(1)
-            log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)
-            if how.ratio == "sequence":
-                log_ratio = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-                log_ratio = log_ratio.expand_as(logprobs)
-            ratio = log_ratio.exp()
-            low, high = how.clip
-            clipped = ratio.clamp(1 - low, 1 + high)
-            if how.surrogate == "cispo":
-                objective = clipped.detach() * advantages * logprobs
-            else:
-                objective = clipped * advantages
-            return -aggregate_tokens(objective, mask, how.aggregate)
+        "the mean within each answer first": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            objective = (weight * advantages.unsqueeze(1) * logprobs).masked_fill(~mask, 0.0)
+            return -(objective.sum(1) / mask.sum(1)).mean()
+        """,
+        "no mask": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs).mean()
+        """,
+        "a mean over B·T": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs * mask).mean()
+        """,
+        "a sum": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].sum()
+        """,
+        "one number an answer": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            objective = weight * advantages.unsqueeze(1) * logprobs * mask
+            return -objective.sum(1) / mask.sum(1)
+        """,
+        "nothing returned": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+        """,
+        "the loss and its stats": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            loss = -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+            return loss, weight
         """,
         "the package's own": """
-            advantages = group_advantages(rewards, group_size, how.baseline, how.scale)
-            return method_loss(how, logprobs, old_logprobs, advantages, mask)
+            return cispo_loss(logprobs, old_logprobs, advantages, mask, (math.inf, high))[0]
         """,
     },
     "05-kl": {
         "unchanged": "return rewards",
         "the sign": """
-            return rewards + beta * ((logprobs - ref_logprobs) * mask).sum(1).detach()
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards + beta * d.sum(1)
+        """,
+        "no beta": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - d.sum(1)
         """,
         "tokens after the stop": """
-            return rewards - beta * (logprobs - ref_logprobs).sum(1).detach()
+            return rewards - beta * (logprobs - ref_logprobs).detach().sum(1)
         """,
-        "a mean over tokens": """
-            total = ((logprobs - ref_logprobs) * mask).sum(1).detach()
-            return rewards - beta * total / mask.sum(1)
+        "a mean over the answer's tokens": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1) / mask.sum(1)
         """,
-        "not detached": "return rewards - beta * ((logprobs - ref_logprobs) * mask).sum(1)",
+        "a mean over T": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.mean(1)
+        """,
+        "not detached": """
+            d = (logprobs - ref_logprobs).masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1)
+        """,
         "k2": """
-            log_ratio = ((logprobs - ref_logprobs) * mask).sum(1).detach()
-            return rewards - beta * log_ratio.square() / 2
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1).square() / 2
+        """,
+        "k2 of each token": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * (d.square() / 2).sum(1)
         """,
         "k3": """
             penalty = kl_penalty(logprobs, ref_logprobs).detach() * mask
             return rewards - beta * penalty.sum(1)
         """,
-        "no beta": "return rewards - ((logprobs - ref_logprobs) * mask).sum(1).detach()",
         "the batch's mean": """
-            log_ratio = ((logprobs - ref_logprobs) * mask).sum(1).detach()
-            return rewards - beta * log_ratio.mean()
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1).mean()
+        """,
+        "the batch's sum": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum()
         """,
         "probabilities": """
-            change = ((logprobs.exp() - ref_logprobs.exp()) * mask).sum(1)
-            return rewards - beta * change.detach()
+            change = (logprobs.exp() - ref_logprobs.exp()).detach() * mask
+            return rewards - beta * change.sum(1)
+        """,
+        "the absolute value": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1).abs()
+        """,
+        "the ratio, not its logarithm": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1).exp()
+        """,
+        "no reference": "return rewards - beta * (logprobs * mask).sum(1).detach()",
+        "only the penalty": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return beta * d.sum(1)
+        """,
+        "a reward for each token": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards.unsqueeze(1) - beta * d
+        """,
+        "only the last token": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            last = d.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+            return rewards - beta * last
+        """,
+        "no unsqueeze": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return (rewards - beta * d).sum(1)
+        """,
+        "nothing returned": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            rewards - beta * d.sum(1)
         """,
     },
     "06-ratio": {

@@ -270,36 +270,6 @@ SURROGATE_TITLES = {
 }  # fmt: skip
 
 
-def stale_data(stored: list[dict], live: list[dict]) -> Figure:
-    """Exact cosine of each surrogate's mean gradient to today's ∇J, against the data's age.
-
-    A panel a surrogate; a thin line a stored policy (seed and step), a thick one the live policy.
-    """
-    names = {name: title for name, title in SURROGATE_TITLES.items() if name != "clip-higher"}
-    figure = Figure(figsize=(8.8, 4.4), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True, sharey=True).flatten()
-    for axis, (name, title) in zip(axes, names.items()):
-        lines: dict[tuple, list] = {}
-        for row in [row for row in stored if row["surrogate"] == name]:
-            lines.setdefault((row["seed"], row["step"]), []).append((row["lag"], row["cosine"]))
-        for line in lines.values():
-            axis.plot(*zip(*line), color=SKY, linewidth=0.9)
-        line = [(row["lag"], row["cosine"]) for row in live if row["surrogate"] == name]
-        axis.plot(*zip(*line), "o-", color=RED, linewidth=2.5, markersize=4)
-        axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.set_title(title, loc="left", fontsize=11)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set(ylim=(-1.05, 1.05))
-    for text, height, color in (
-        ("thin: a policy of the study", 0.14, SKY), ("thick: this lesson's policy", 0.04, RED),
-    ):  # fmt: skip
-        axes[0].annotate(text, (0.04, height), xycoords="axes fraction", color=color, fontsize=9)
-    figure.suptitle("As the data age, only the ratio of the whole completion stays exact")
-    figure.supxlabel("age of the data, in updates since they were sampled", fontsize=10)
-    figure.supylabel("cosine of the mean update to today's ∇J", fontsize=10)
-    return figure
-
-
 def noise_by_baseline(
     baselines: list[float], noise: list[float], marks: dict[str, tuple[float, float]]
 ) -> Figure:

@@ -263,13 +263,6 @@ def weights_by_ratio(ratios: Tensor, curves: dict[float, dict[str, Tensor]]) -> 
     return figure
 
 
-SURROGATE_TITLES = {
-    "whole-sequence ratio": "ratio of the whole completion", "token ratio": "ratio of a token",
-    "CISPO": "CISPO's capped weight", "GSPO": "GSPO's ratio and clip",
-    "PPO clip": "clip of PPO and GRPO", "clip-higher": "clip of DAPO", "no ratio": "no ratio",
-}  # fmt: skip
-
-
 def noise_by_baseline(
     baselines: list[float], noise: list[float], marks: dict[str, tuple[float, float]]
 ) -> Figure:

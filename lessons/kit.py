@@ -33,11 +33,8 @@ def show(thing: Callable) -> Code:
     return FixedWidthCode(textwrap.dedent(inspect.getsource(thing)), language="python")
 
 
-def stored_study(root: Path, name: str = "earlier_study.json") -> dict:
-    """A study's results, from beside the lesson or from lessons/ of the repository.
-
-    study.json is what study.py makes; the earlier one is that of lessons not yet rewritten for it.
-    """
+def stored_study(root: Path, name: str = "study.json") -> dict:
+    """Stored results, from beside the lesson or from lessons/ of the repository."""
     for folder in (Path.cwd(), root / "lessons"):
         if (folder / name).exists():
             return json.loads((folder / name).read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def test_derivatives_are_zero_where_a_scalar_does_not_depend():
 def test_a_missing_study_is_said_in_one_sentence(tmp_path, monkeypatch):
     assert kit.stored_study(ROOT)["checkpoints"]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="^earlier_study.json not found: copy .* notebook$"):
+    with pytest.raises(FileNotFoundError, match="^study.json not found: copy .* notebook$"):
         kit.stored_study(tmp_path)
 
 

@@ -130,26 +130,33 @@ def checked_answer(
     an AssertionError names the mistake whose value it has, of `mistakes` (a sentence: the value
     that it leads to), or else the hint, the expected value and the learner's.
     """
+    given = [copied(argument) for argument in arguments]  # a slip may change them in place
     with disabled(*refused):
-        got = answer(function, *arguments)
+        got = answer(function, *given)
     name = function.__name__
     assert got is not None, f"`{name}` returns None: is a `return` missing?"
     worked = as_number(list(expected) if isinstance(expected, tuple) else expected, name)
-    if isinstance(got, tuple) and worked.dim() > 0 and len(got) == len(worked):
-        got = list(got)  # of a function that returns several numbers
+    if isinstance(got, tuple) and worked.dim() == 1 and len(got) == len(worked):
+        if all(torch.as_tensor(number).numel() == 1 for number in got):
+            got = list(got)  # of a function that returns several numbers
     mine = as_number(got, name)
+    if agree(mine, worked, tolerance):
+        return got
     for mistake, value in (mistakes or {}).items():
         if agree(mine, as_number(value, name), tolerance):
             raise AssertionError(f"`{name}`, {hint}: {mistake}")
     shapes = f"shape {tuple(worked.shape)} expected, not {tuple(mine.shape)}"
     assert mine.shape == worked.shape, f"`{name}`, {hint}: {shapes}"
-    close = agree(mine, worked, tolerance)
     if mine.numel() > 20:
         cosine, ratio = alignment(mine.flatten(), worked.flatten())
         measured = f"cosine {cosine:.4f} to what is expected, and {ratio:.4f} times its length"
-        assert close, f"`{name}`, {hint}: yours has {measured}"
-    assert close, f"`{name}`, {hint}: {readable(expected)} expected, not {readable(got)}"
-    return got
+        raise AssertionError(f"`{name}`, {hint}: yours has {measured}")
+    raise AssertionError(f"`{name}`, {hint}: {readable(expected)} expected, not {readable(got)}")
+
+
+def copied(value) -> object:
+    """A tensor's copy, with its gradient's graph; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def as_number(value, name: str) -> Tensor:

@@ -115,3 +115,23 @@ def test_tables(capsys):
     assert capsys.readouterr().out == "   x\n0.50\n1.00\n"
     assert kit.interval_text(0.5, 0.25, 0.75) == "0.50 [0.25, 0.75]"
     assert kit.interval_text(float("nan"), 0.0, 0.0) == "-"
+
+
+def test_a_function_that_changes_its_input_does_not_spoil_the_next_check():
+    values = torch.tensor([1.0, 2.0])
+
+    def centred(values):
+        values -= values.mean()
+        return values
+
+    for _ in range(2):
+        checked_answer(centred, (values,), [-0.5, 0.5], "twice")
+    assert values.tolist() == [1.0, 2.0]
+
+
+def test_a_pair_of_tensors_is_not_taken_for_rows():
+    def with_returns(rewards):
+        return rewards, rewards
+
+    with pytest.raises(AssertionError, match="returns a tuple of 2, not one value"):
+        checked_answer(with_returns, (torch.ones(2),), torch.ones(2), "a pair")

@@ -125,7 +125,7 @@ def test_a_function_that_changes_its_input_does_not_spoil_the_next_check():
         return values
 
     for _ in range(2):
-        checked_answer(centred, (values,), [-0.5, 0.5], "twice")
+        kit.checked_answer(centred, (values,), [-0.5, 0.5], "twice")
     assert values.tolist() == [1.0, 2.0]
 
 
@@ -134,4 +134,4 @@ def test_a_pair_of_tensors_is_not_taken_for_rows():
         return rewards, rewards
 
     with pytest.raises(AssertionError, match="returns a tuple of 2, not one value"):
-        checked_answer(with_returns, (torch.ones(2),), torch.ones(2), "a pair")
+        kit.checked_answer(with_returns, (torch.ones(2),), torch.ones(2), "a pair")

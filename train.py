@@ -190,8 +190,8 @@ def demonstrate(policy, env, args):
     for row in checkpoints:
         del row["weights"]
 
-    print(f"\n2. RL starts from step {start['step']}: the readiest with success up to .6, which")
-    print("leaves the methods room to differ. Two answers to each of five prompts (✓: right):\n")
+    print(f"\n2. RL starts from step {start['step']}: the highest readiness among checkpoints with a")
+    print("success of at most .6. Two answers to each of five prompts (✓: right):\n")
     print_answers(policy, env)
 
     def run(policy, method, log=None):  # every method starts from the same weights and noise
@@ -204,16 +204,16 @@ def demonstrate(policy, env, args):
         f"\n3. {first}: {args.steps} rollouts, each of {args.group_size} answers to every prompt."
     )
     print("Success is counted after a rollout's updates. Cosine is that between ∇V and what")
-    print("loss.backward() left on the prompts' activations, both before these updates.\n")
+    print("loss.backward() left on the prompts' activations, both before these updates; that of")
+    print("one rollout is noisy, and can be below 0.\n")
     print("rollout  success  cosine")
     beginning = copy.deepcopy(policy)
     histories = {first: run(policy, first, log=print_entry)}
 
     if whole_story:
         print("\n4. The other methods from the same start, with as many updates. ppo has a learned")
-        print(
-            "critic, perfect one that knows every value; exact is ascent on the success itself.\n"
-        )
+        print("critic; perfect differs from it only in that its critic knows every value. exact is")
+        print("ascent on the success itself.\n")
         print("method     success: mean  at the end    cosine: mean")
         for method in [*METHODS, "exact"]:
             if method not in histories:
@@ -291,4 +291,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(fail(130, "stopped"))
+        sys.exit(fail(130, "stopped; nothing was saved"))

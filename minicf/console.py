@@ -35,20 +35,25 @@ def parse(description: str, methods: list[str], arguments: list[str] | None) -> 
     option(
         "--device", default="auto", help="cpu, cuda, mps; auto: CUDA where there is one, else CPU"
     )
-    option("--out", type=Path, default=Path("runs/demo"), help="folder for results; runs/demo")
+    option("--out", type=Path, help="folder for results; runs/demo, or runs/ and the method's name")
     args = parser.parse_args(arguments)
+    args.out = args.out or Path("runs") / (args.method or "demo")
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f"--out {args.out} is a file; name a folder")
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     devices += ["mps"] * torch.backends.mps.is_available()
     if args.device == "auto":
         args.device = "cuda" if "cuda" in devices else "cpu"
     if args.device not in devices:
-        parser.error(f"--device {args.device} is not there, only {', '.join(devices)}")
+        parser.error(f"--device {args.device} is unknown here; choose {' or '.join(devices)}")
     compares = args.method not in ("reinforce", "ppo", "perfect", "exact")
     smallest = {"steps": 1, "group_size": 1 + compares, "pretrain_steps": 8, "d_model": 1}
     for name, least in smallest.items():
         if getattr(args, name) < least:
             value = getattr(args, name)
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+    if args.d_model % 4:
+        parser.error(f"--d-model must be a multiple of 4, not {args.d_model}")
     if not 0 < args.learning_rate < math.inf:
         parser.error(f"--learning-rate must be positive and finite, not {args.learning_rate}")
     return args
@@ -98,7 +103,7 @@ def print_opening(env, gains: bool) -> None:
     )
     print("\n1. Pretraining on right sums, with eight checkpoints. From which should RL start?\n")
     print("   signal     how steeply success rises: the length of ∇V at a prompt, on average")
-    print("   headroom   chance that one of 16 answers is right, less that of a single answer")
+    print("   headroom   chance that at least one of 16 answers is right, less that of one answer")
     print("   readiness  signal × headroom, a guess at the gain")
     if gains:
         print("   gain       what 20 rollouts of GRPO from there, in small steps, add to success")
@@ -153,17 +158,17 @@ def conclusions(report: dict) -> list[str]:
     sentences = [
         f"GRPO took the exact success from {grpo[0]['success']:.2f} to {grpo[-1]['success']:.2f}.",
         f"Its cosine to ∇V was {mean_along(grpo[1:], 'cosine'):.2f} on average over {len(cosines)} "
-        f"single rollouts, from {min(cosines):.2f} to {max(cosines):.2f}. Most of the rest is "
-        "noise of the samples; GRPO also bends its mean a little, which one run cannot show.",
+        f"single rollouts, from {min(cosines):.2f} to {max(cosines):.2f}. How much of the rest is "
+        "noise, and how much GRPO changes the direction, a run cannot tell; lesson 08 does.",
         f"Rank correlation with the gains at the eight checkpoints: readiness {ours:.2f}, "
-        f"success × headroom, which needs no gradient, {rival:.2f}.",
+        f"success × headroom, which needs no gradient, {rival:.2f}. Over 16 seeds neither leads.",
         f"The gain at the readiest checkpoint, step {picked['step']}, was {picked['gain']:.2f}; "
         + ("no other was larger." if picked is best else largest + "."),
         f"The six methods' mean success along the run was {min(means.values()):.3f} to "
         f"{max(means.values()):.3f}; with a learned critic {means['ppo']:.3f}, with a perfect one "
         f"{means['perfect']:.3f}. One seed cannot rank them.",
         f"Ascent on the exact success had a mean of {exact:.3f}, above {below} of the six, and "
-        f"ended at {histories['exact'][-1]['success']:.3f}. It has no sampling noise and no clip.",
+        f"ended at {histories['exact'][-1]['success']:.3f}.",
     ]
     return [textwrap.fill("* " + text, 88, subsequent_indent="  ") for text in sentences]
 

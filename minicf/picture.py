@@ -40,8 +40,8 @@ def draw_pretraining(axis: Axes, rows: list[dict], start: int) -> None:
     axis.axvline(start, color="black", linestyle=":", label=f"RL starts, at step {start}")
     axis.set_ylabel("probability")
     axis.set_ylim(0, 1)
-    caption(axis, "pretraining step", "Pretraining makes right answers likelier, and leaves more "
-            "tries less to add.")  # fmt: skip
+    caption(axis, "pretraining step", "Pretraining makes right answers likelier, so that more "
+            "tries add less.")  # fmt: skip
 
 
 def draw_run(axis: Axes, method: str, history: list[dict]) -> None:
@@ -53,8 +53,8 @@ def draw_run(axis: Axes, method: str, history: list[dict]) -> None:
     axis.plot(steps[1:], cosines, "o", color=color, label="cosine to ∇V of one rollout")
     axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axis.set_ylim(top=1.03)
-    caption(axis, "rollout", f"Along {method}: what one backward pass left on the prompts points "
-            "more or less along ∇V.")  # fmt: skip
+    caption(axis, "rollout", f"Along {method}: the cosine between ∇V and what one backward pass "
+            "left on the prompts.")  # fmt: skip
 
 
 def draw_gains(axis: Axes, rows: list[dict], start: int) -> None:
@@ -66,7 +66,7 @@ def draw_gains(axis: Axes, rows: list[dict], start: int) -> None:
     axis.margins(x=0.18)
     axis.set_ylabel("gain in success of a short GRPO run")
     caption(axis, "readiness: signal × headroom", "Does RL gain more where readiness is higher? "
-            "A dot for each checkpoint; full: RL starts.")  # fmt: skip
+            "A dot for each checkpoint; filled: RL starts.")  # fmt: skip
 
 
 def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:

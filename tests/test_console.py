@@ -168,7 +168,7 @@ def test_ctrl_c_ends_with_one_line_and_status_130(tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, b"train.py: stopped\n")
+    assert (process.returncode, errors) == (130, b"train.py: stopped; nothing was saved\n")
     assert not (tmp_path / "report.json").exists()
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kit import agree
+from kit import agree, derivatives
 from minicf.ppo import gae
 
 
 def half_of(function: Callable, half: int) -> Callable:
     """The learner's function, of whose two results the first (0) or the second (1) is returned."""
+
+    name = function.__name__
 
     @functools.wraps(function)
     def one_half(*arguments):
@@ -20,23 +22,40 @@ def half_of(function: Callable, half: int) -> Callable:
         except NotImplementedError as error:
             if error.args and "bitwise" in error.args[0]:
                 sentence = "`&` and `|` bind tighter than `<` and `>`: put (…) around comparisons"
-                raise TypeError(sentence) from error
+                raise AssertionError(f"`{name}`: {sentence}") from error
             raise
         except RuntimeError as error:
             if "ambiguous" in str(error):
                 sentence = "a tensor is no single truth value: use `&` and `|`, not `and` and `or`"
-                raise TypeError(sentence) from error
+                raise AssertionError(f"`{name}`: {sentence}") from error
             raise
-        name = function.__name__
         assert results is not None, f"`{name}` returns None: is a `return` missing?"
         pair = isinstance(results, tuple | list) and len(results) == 2
         assert pair, f"`{name}` must return two things, the loss and `cut`"
         kind = type(results[half]).__name__
         sentence = f"the {('first', 'second')[half]} result of `{name}` is no tensor, but a {kind}"
         assert torch.is_tensor(results[half]), sentence
+        kind = results[half].dtype
+        sentence = f"`cut` must hold True and False: its type must be torch.bool, not {kind}"
+        assert half == 0 or kind == torch.bool, sentence
         return results[half]
 
     return one_half
+
+
+def slope_of(function: Callable) -> Callable:
+    """The derivative of the learner's loss with respect to logprobs, and to nothing else."""
+
+    @functools.wraps(function)
+    def slope(logprobs, old_logprobs, advantages, mask, clip):
+        loss = half_of(function, 0)(logprobs, old_logprobs, advantages, mask, clip)
+        slopes = derivatives(loss, logprobs, old_logprobs, advantages)
+        sentence = "no gradient may flow into the old log-probabilities: detach them"
+        assert not slopes[1].any(), sentence
+        assert not slopes[2].any(), "no gradient may flow into the advantages: detach them"
+        return slopes[0]
+
+    return slope
 
 
 def mistakes_in_loss(
@@ -60,6 +79,7 @@ def mistakes_in_loss(
         of_answers = right.where(mask, 0.0).sum(1)
         lengths = mask.sum(1)
         at_one = torch.ones_like(ratio) * A
+        whole = logratio.where(mask, 0.0).sum(1, keepdim=True).exp().expand_as(ratio)
         return {
             "the sign is turned; an optimiser makes a loss small": right[mask].mean(),
             "the maximum is taken, not the minimum":
@@ -67,9 +87,13 @@ def mistakes_in_loss(
             "only the clipped product is there; take the minimum with the one that is not clipped":
                 -(banded * A)[mask].mean(),
             "nothing is clipped": -(ratio * A)[mask].mean(),
-            "the minimum is taken of the ratios; multiply by the advantage first":
+            "the minimum is of ratios; take it of the products, because A may be negative":
                 -(torch.minimum(ratio, banded) * A)[mask].mean(),
             "low and high of the clip are swapped": -swapped[mask].mean(),
+            "both ends of the band come from low; the upper one is 1 + high":
+                -objective(ratio, ratio.clamp(1 - low, 1 + low))[mask].mean(),
+            "both ends of the band come from high; the lower one is 1 − low":
+                -objective(ratio, ratio.clamp(1 - high, 1 + high))[mask].mean(),
             "the clip is always (0.2, 0.2); use the one that is given":
                 -objective(ratio, ratio.clamp(0.8, 1.2))[mask].mean(),
             "the ratio is clipped to (low, high); the band is from 1 − low to 1 + high":
@@ -84,6 +108,8 @@ def mistakes_in_loss(
                 -of_answers.mean(),
             "each answer is averaged by itself; take one mean over all tokens":
                 -(of_answers / lengths).mean(),
+            "the ratio is that of the whole answer; each token has its own":
+                -objective(whole, whole.clamp(1 - low, 1 + high))[mask].mean(),
             "the ratio is upside down; it is new over old":
                 -objective(back, back.clamp(1 - low, 1 + high))[mask].mean(),
             "this is the difference of the log-probabilities; its exponential is the ratio":
@@ -92,6 +118,31 @@ def mistakes_in_loss(
                 -objective(divided, divided.clamp(1 - low, 1 + high))[mask].mean(),
             "the ratio is 1 everywhere; use the old log-probabilities that are given":
                 -at_one[mask].mean(),
+        }  # fmt: skip
+
+
+def mistakes_in_slope(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip: tuple
+) -> dict[str, Tensor]:
+    """Wrong derivatives (B, T) of a loss that has the right value, by what was done wrong."""
+    with torch.no_grad():
+        ratio = (logprobs - old_logprobs).exp()
+        A = advantages.unsqueeze(1)
+        low, high = clip
+        inside = (ratio >= 1 - low) & (ratio <= 1 + high)
+        kept = inside | ((ratio > 1 + high) == (A < 0))
+        scores = -(ratio * A).masked_fill(~mask, 0.0) / mask.sum()
+        right = scores * kept
+        plain = -A.expand_as(ratio).masked_fill(~mask, 0.0) / mask.sum()
+        return {
+            "inside the band the gradient is halved: do not detach the clipped product":
+                right.where(~inside, right / 2),
+            "the gradient of answers that moved the wrong way is gone; only the clip may remove it":
+                scores * inside,
+            "the gradient of the clipped tokens is still there": scores,
+            "this is the gradient of the plain policy gradient; no clip acts on it": plain,
+            "the gradient lacks the ratio: ρ itself must not be detached": plain * kept,
+            "no gradient flows into logprobs: something on the way is detached": 0 * scores,
         }  # fmt: skip
 
 
@@ -123,7 +174,15 @@ def mistakes_in_cut(
         "these moved against their advantage, and the gradient brings them back":
             wrong_way & mask,
         "an advantage of 0 has no gradient to cut": (too_high | too_low) & mask,
+        "an advantage of 0 has no gradient to cut: A > 0, not A >= 0":
+            (too_high | (right & (A < 0))) & mask,
+        "an advantage of 0 has no gradient to cut: A < 0, not A <= 0":
+            (too_low | (right & (A > 0))) & mask,
         "low and high of the clip are swapped": where(1 - high, 1 + low) & mask,
+        "both ends of the band come from low; the upper one is 1 + high":
+            where(1 - low, 1 + low) & mask,
+        "both ends of the band come from high; the lower one is 1 − low":
+            where(1 - high, 1 + high) & mask,
         "the clip is always (0.2, 0.2); use the one that is given": where(0.8, 1.2) & mask,
         "the ratio is compared with low and high, not with 1 − low and 1 + high":
             where(low, high) & mask,
@@ -171,6 +230,21 @@ def mistakes_in_gae(
     def of_lambda(discount, gae_lambda):
         return gae(rewards, values, mask, discount, gae_lambda)[0]
 
+    def carried_over(value, advantage):
+        """GAE by a loop over answers that does not begin each of them at 0, but with these."""
+        advantages = torch.zeros_like(values)
+        next_value = 0.0
+        later = 0.0
+        for b, length in enumerate(lengths.tolist()):
+            next_value = next_value if value else 0.0
+            later = later if advantage else 0.0
+            for t in reversed(range(length)):
+                delta = paid[b, t] + discount * next_value - values[b, t]
+                later = delta + discount * gae_lambda * later
+                advantages[b, t] = later
+                next_value = values[b, t]
+        return advantages
+
     right = of_lambda(discount, gae_lambda)
     unmasked = backwards(at_the_end, v=values, after=values, counted=whole)
     at_row_end = backwards(at_the_end, counted=whole)
@@ -178,11 +252,39 @@ def mistakes_in_gae(
     bare = backwards(paid, v=torch.zeros_like(live))
     no_last = backwards(paid, v=live.masked_fill(last, 0.0))
     deltas = of_lambda(discount, 0.0)
+    at_first = torch.zeros_like(values)
+    at_first[:, 0] = rewards
+    shorter = mask & ~last  # as if each answer were one token shorter
+    short = live.masked_fill(~shorter, 0.0)
+    early = rewards.unsqueeze(1) * last.roll(-1, 1) * shorter
+    longer = mask | last.roll(1, 1)  # as if each were one token longer
+    long = values.masked_fill(~longer, 0.0)
+    late = rewards.unsqueeze(1) * last.roll(1, 1)
     forwards = deltas.clone()
     for t in range(1, values.size(1)):
         forwards[:, t] += discount * gae_lambda * forwards[:, t - 1]
     mistakes = {
         "the sign is turned": -right,
+        "A is carried over from the answer before; begin each answer with 0":
+            carried_over(value=False, advantage=True),
+        "V is carried over from the answer before; begin each answer with 0":
+            carried_over(value=True, advantage=False),
+        "A and V are carried over from the answer before; begin each answer with 0":
+            carried_over(value=True, advantage=True),
+        "the reward comes with the first token; it belongs to the last": backwards(at_first),
+        "V of the state before the token is added in δ; subtract it": backwards(paid, v=-live),
+        "γ and λ are swapped": backwards(paid, step=gae_lambda),
+        "λ stands in δ; it belongs to the later advantage only":
+            backwards(paid, step=discount * gae_lambda),
+        "after the last token its own V is used; there the value is 0":
+            backwards(paid + discount * live * last),
+        "this is the reward minus V, without γ and λ": everywhere - live,
+        "the last token is left out; check the length":
+            backwards(early, v=short, after=short, counted=shorter),
+        "the last token is left out, and its reward with it; check the length":
+            backwards(0 * paid, v=short, after=short, counted=shorter),
+        "a token after the stop counts; check the length":
+            backwards(late, v=long, after=long, counted=longer),
         "λ is missing: this is the return minus V": of_lambda(discount, 1.0),
         "this is the one-step error δ; the later errors are missing": deltas,
         "every token gets the reward; it comes with the last one": backwards(everywhere),

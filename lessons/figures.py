@@ -163,34 +163,33 @@ def loss_and_success(curve: list[dict], floor: float) -> Figure:
 def clip_objective(
     ratios: list[float], curves: dict[float, tuple], marks: dict[float, dict[str, float]]
 ) -> Figure:
-    """PPO's objective above, its gradient below, against the ratio; a column per advantage.
+    """PPO's objective against the ratio, its slope written beside the line; a panel per advantage.
 
-    `curves` maps an advantage to (objectives, gradients) along `ratios`, and `marks` to answers:
-    each name with its ratio, which must be one of `ratios`.
+    `curves` maps an advantage to (objectives, slopes) along `ratios`, and `marks` to answers: each
+    name with its ratio, which must be one of `ratios`.
     """
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
-    axes = figure.subplots(2, len(curves), sharex=True, height_ratios=(3, 2))
-    for column, (advantage, lines) in enumerate(curves.items()):
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    axes = figure.subplots(1, len(curves), sharex=True, sharey=True)
+    for axis, (advantage, (objectives, slopes)) in zip(axes, curves.items()):
         kind, side = ("right", "high") if advantage > 0 else ("wrong", "low")
         number = f"{advantage:+.1f}".replace("-", "−")
         title = f"A {kind} answer (A = {number}):\nno gradient once the ratio is {side}"
-        axes[0, column].set_title(title, loc="left", fontsize=11)
-        dead = [ratio for ratio, gradient in zip(ratios, lines[1]) if gradient == 0]
-        for axis, line, color in zip(axes[:, column], lines, (BLUE, RED)):
-            axis.axvspan(dead[0], dead[-1], color="#EEEEEE", zorder=0)
-            axis.plot(ratios, line, color=color, linewidth=2.5)
-            for name, ratio in marks[advantage].items():
-                height = line[ratios.index(ratio)]
-                axis.plot(ratio, height, "o", color="black", markersize=7)
-                place = (ratio, height)
-                style = dict(textcoords="offset points", ha="center", family="monospace")
-                aside = 14 if advantage < 0 else -14
-                axis.annotate(name, place, (aside, 9), fontsize=11, **style)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.margins(y=0.25)
-        axes[1, column].set_xlabel("ratio ρ, new probability / old probability")
-    axes[0, 0].set_ylabel("objective (reward)")
-    axes[1, 0].set_ylabel("gradient: its slope\nin the ratio")
+        axis.set_title(title, loc="left", fontsize=11)
+        flat = [ratio for ratio, slope in zip(ratios, slopes) if slope == 0]
+        axis.axvspan(flat[0], flat[-1], color="#EEEEEE", zorder=0)
+        axis.plot(ratios, objectives, color=BLUE, linewidth=2.5)
+        for name, ratio in marks[advantage].items():
+            place = (ratio, objectives[ratios.index(ratio)])
+            axis.plot(*place, "o", color="black", markersize=7)
+            style = dict(textcoords="offset points", ha="center", fontsize=11)
+            axis.annotate(name, place, (0, 9), family="monospace", **style)
+            slope = f"slope {slopes[ratios.index(ratio)]:+.1f}".replace("-", "−")
+            slope = slope.replace("+0.0", "0").replace("−0.0", "0")
+            axis.annotate(slope, place, (0, -24), color=RED, **style)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.08, y=0.2)
+        axis.set_xlabel("ratio ρ, new probability / old probability")
+    axes[0].set_ylabel("objective (reward)")
     return figure
 
 
@@ -383,24 +382,24 @@ def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
 def cosine_of_means(sizes: list[int], curves: dict[str, tuple[list, list]]) -> Figure:
     """The cosine to ∇V of the mean of n backward passes: measured and predicted, by checkpoint."""
     figure, (axis,) = panels("Signal and noise say what an average shows", width=7.0, height=3.9)
-    styles = ((SKY, "o"), (BLUE, "s"), (ORANGE, "^"))
-    for (name, (measured, predicted)), (color, marker) in zip(curves.items(), styles):
-        axis.plot(sizes, predicted, color=color, linewidth=1.8)
-        axis.plot(sizes, measured, marker, color=color, markersize=7, label=f"{name}, measured")
-    axis.plot([], [], color=GREY, linewidth=1.8, label="predicted")
+    styles = ((SKY, "o", "-"), (BLUE, "s", "-"), (ORANGE, "^", "--"))
+    for (name, (measured, predicted)), (color, marker, line) in zip(curves.items(), styles):
+        axis.plot(sizes, predicted, line, color=color, linewidth=1.8)
+        axis.plot(sizes, measured, marker, color=color, markersize=7)
+        axis.plot([], [], line + marker, color=color, linewidth=1.8, label=name)
     axis.axhline(1, color=GREY, linewidth=0.6, linestyle=":")
     axis.set(xscale="log", xlabel="backward passes in the mean, n (8 answers to every prompt)")
     axis.set(ylabel="cosine of the mean to ∇V", ylim=(0, 1.05))
     axis.set_xticks(sizes, [str(n) for n in sizes])
     axis.minorticks_off()
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="lower right", title="lines predicted, marks measured")
     return figure
 
 
 def probe_in_trl(cosines: list[dict], steps: list[dict]) -> Figure:
     """SmolLM2: the cosine of a mean of costates, and what the probe logged in a run of TRL."""
     figure, (left, right) = panels(
-        "SmolLM2: the mean turns to ∇V", "A run of TRL: exact and logged", width=4.8, height=3.5
+        "SmolLM2, b = 1/2: the mean turns to ∇V", "A run of TRL: exact and logged", width=4.8, height=3.5
     )
     sizes = [row["size"] for row in cosines]
     left.plot(sizes, [row["predicted"] for row in cosines], color=BLUE, label="predicted")

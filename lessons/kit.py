@@ -144,7 +144,7 @@ def checked_answer(
         return got
     for mistake, value in (mistakes or {}).items():
         if agree(mine, as_number(value, name), tolerance):
-            raise AssertionError(f"`{name}`, {hint}: {mistake}")
+            raise AssertionError(f"`{name}`: {mistake} ({hint})")
     shapes = f"shape {tuple(worked.shape)} expected, not {tuple(mine.shape)}"
     assert mine.shape == worked.shape, f"`{name}`, {hint}: {shapes}"
     if mine.numel() > 20:

@@ -51,6 +51,7 @@ def loop_of_gae(
     r="rewards[b] if t == length - 1 else 0.0",
     delta="r + discount * v - values[b, t]",
     trace="discount * gae_lambda",
+    start="v, later = 0.0, 0.0",
     end="advantages",
 ):
     """Lesson 03's GAE, right where nothing is given."""
@@ -58,8 +59,7 @@ def loop_of_gae(
         advantages = torch.zeros_like(values)
         for b in range(len(values)):
             length = {length}
-            v = 0.0
-            later = 0.0
+            {start}
             for t in {order}:
                 r = {r}
                 delta = {delta}
@@ -744,6 +744,23 @@ WRONG = {
         "all that moved as asked": clip_loss(cut="((ratio - 1) * A > 0) & mask"),
         "cut after the stop": clip_loss(cut="too_high | too_low"),
         "one flag for each answer": clip_loss(cut="((too_high | too_low) & mask).any(1)"),
+        "the clipped ratio detached": clip_loss(banded="ratio.detach().clamp(1 - low, 1 + high)"),
+        "every ratio outside the band detached": clip_loss(
+            loss="-objective.where(ratio == banded, objective.detach())[mask].mean()"
+        ),
+        "the plain policy gradient": clip_loss(
+            loss="-objective[mask].mean().detach()"
+            " - ((logprobs - logprobs.detach()) * A)[mask].mean()"
+        ),
+        "nothing is clipped in the gradient": clip_loss(
+            objective="ratio * A + (torch.minimum(ratio * A, banded * A) - ratio * A).detach()"
+        ),
+        "the ratio is that of the answer": clip_loss(
+            ratio="((logprobs - old_logprobs.detach()) * mask).sum(1, keepdim=True).exp()"
+            ".expand_as(logprobs)"
+        ),
+        "both ends from low": clip_loss(banded="ratio.clamp(1 - low, 1 + low)"),
+        "both ends from high": clip_loss(banded="ratio.clamp(1 - high, 1 + high)"),
         "no parentheses around comparisons": clip_loss(too_high="ratio > 1 + high & A > 0"),
         "and in the place of &": clip_loss(too_high="(ratio > 1 + high) and (A > 0)"),
         "a share": clip_loss(cut="((too_high | too_low) & mask).float().mean()"),
@@ -759,6 +776,10 @@ WRONG = {
         "without the reward": loop_of_gae(r="0.0"),
         "a value past the stop": loop_of_gae(
             delta="r + discount * (values[b, t + 1] if t + 1 < len(mask[b]) else 0.0) - values[b, t]"
+        "an advantage of 0 is cut above": clip_loss(too_high="(ratio > 1 + high) & (A >= 0)"),
+        "an advantage of 0 is cut below": clip_loss(too_low="(ratio < 1 - low) & (A <= 0)"),
+        "both ends of the band from low": clip_loss(too_high="(ratio > 1 + low) & (A > 0)"),
+        "zeros and ones": clip_loss(cut="((too_high | too_low) & mask).float()"),
         ),
         "the mask is not used": loop_of_gae(length="len(mask[b])"),
         "the mask is used too late": loop_of_gae(length="len(mask[b])", end="advantages * mask"),
@@ -807,6 +828,24 @@ WRONG = {
             centred = groups - groups.mean(1, keepdim=True)
             return (centred / groups.std(1, keepdim=True)).flatten()
         """,
+        "advantages and the critic's targets": loop_of_gae(end="advantages, advantages + values"),
+        "A of the answer before": loop_of_gae(start="v, later = 0.0, later if b else 0.0"),
+        "A and V of the answer before": loop_of_gae(
+            start="v, later = (v, later) if b else (0.0, 0.0)"
+        ),
+        "the reward at the first token": loop_of_gae(r="rewards[b] if t == 0 else 0.0"),
+        "the value added": loop_of_gae(delta="r + discount * v + values[b, t]"),
+        "discount and lambda swapped": loop_of_gae(delta="r + gae_lambda * v - values[b, t]"),
+        "lambda in the one-step error": loop_of_gae(
+            delta="r + discount * gae_lambda * v - values[b, t]"
+        ),
+        "the last value after the end": loop_of_gae(
+            delta="r + discount * (values[b, t] if t == length - 1 else v) - values[b, t]"
+        ),
+        "the reward minus the value": loop_of_gae(end="(rewards[:, None] - values) * mask"),
+        "one token too few": loop_of_gae(length="int(mask[b].sum()) - 1"),
+        "the last token passed over": loop_of_gae(order="reversed(range(length - 1))"),
+        "one token too many": loop_of_gae(length="min(int(mask[b].sum()) + 1, len(mask[b]))"),
         "nan made zero": """
             groups = rewards.view(-1, group_size)
             centred = groups - groups.mean(1, keepdim=True)

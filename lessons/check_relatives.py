@@ -38,6 +38,15 @@ def mistakes_in_cispo(
             -mean(clipped),
         "log π is missing: this is the weight times the advantage": -mean(capped * A),
         "there is no ratio in it": -mean(A * logprobs),
+        "minimum and maximum are exchanged; the ratio may not be larger than 1 + high": -mean(
+            ratio.clamp(min=1 + high) * A * logprobs
+        ),
+        "above the cap the weight is 0, as in PPO; CISPO keeps it at 1 + high": -mean(
+            ratio.masked_fill(ratio > 1 + high, 0.0) * A * logprobs
+        ),
+        "the cap is always 1.2; it is 1 + high": -mean(ratio.clamp(max=1.2) * A * logprobs),
+        "the ratio stands where log π belongs": -mean(capped * A * ratio),
+        "the log-ratio stands where log π belongs": -mean(capped * A * (logprobs - old)),
         "the ratio is upside down; it is π/π_old": -mean(upside_down * A * logprobs),
         "the exponential is missing: this caps the log-ratio": -mean(
             (logprobs - old).clamp(max=1 + high) * A * logprobs
@@ -53,6 +62,7 @@ def mistakes_in_cispo(
         "places after the stop count in the mean": -objective.mean(),
         "places after the stop are 0, but they count in the mean": -live.mean(),
         "the tokens are added up; take their mean": -live.sum(),
+        "the sum is divided by 9; divide it by the number of tokens": -live.sum() / 9,
         "the tokens of an answer are added up; take one mean over all tokens": (
             -live.sum(1).mean()
         ),
@@ -75,6 +85,8 @@ def mistakes_in_cispo_gradient(
             by_weight + by_logprob,
         "the value is right, but the gradient flows through the ratio in place of log π": by_weight,
         "the value is right, but the gradient is that of log π without its weight": scale,
+        "the value is right, but above the cap there is no gradient; CISPO keeps it there":
+            by_logprob.masked_fill(ratio > 1 + high, 0.0),
     }  # fmt: skip
 
 
@@ -87,6 +99,7 @@ def mistakes_in_leash(
     whole = d.sum(1)
     k3 = (-d).exp() - 1 + d
     change = (logprobs.exp() - reference.exp()).detach().masked_fill(~mask, 0.0).sum(1)
+    again = logprobs.exp().detach() * d
     last = d.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
     return {
         "the rewards are unchanged": rewards,
@@ -104,6 +117,15 @@ def mistakes_in_leash(
             rewards - beta * whole.abs(),
         "this has probabilities in place of log-probabilities": rewards - beta * change,
         "only the last token pays; all tokens of an answer do": rewards - beta * last,
+        "only the last column pays; all tokens of an answer do": rewards - beta * d[:, -1],
+        "this is k3 of the whole answer; the reward needs k1":
+            rewards - beta * ((-whole).exp() - 1 + whole),
+        "the samples already come from the policy; do not weight by π again":
+            rewards - beta * again.sum(1),
+        "only right answers pay the penalty; all answers do": rewards - beta * whole * rewards,
+        "negative values are cut off; k1 keeps its sign": rewards - beta * whole.clamp(min=0),
+        "tokens with a negative value are cut off; k1 keeps its sign":
+            rewards - beta * d.clamp(min=0).sum(1),
         "this has log π alone; compare it with the reference":
             rewards - beta * logprobs.detach().masked_fill(~mask, 0.0).sum(1),
         "this is what is paid; subtract it from the reward": beta * whole,

@@ -1314,6 +1314,47 @@ WRONG = {
             loss = -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
             return loss, weight
         """,
+        "the example's cap": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1.2).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+        """,
+        "the example's number of tokens": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].sum() / 9
+        """,
+        "minimum and maximum exchanged": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(min=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+        """,
+        "the ratio in place of log π": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * ratio)[mask].mean()
+        """,
+        "the log-ratio in place of log π": """
+            log_ratio = logprobs - old_logprobs
+            weight = log_ratio.exp().clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * log_ratio)[mask].mean()
+        """,
+        "no weight above the cap": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.masked_fill(ratio > 1 + high, 0.0).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+        """,
+        "no gradient above the cap": """
+            ratio = (logprobs - old_logprobs).exp()
+            weight = ratio.clamp(max=1 + high).detach()
+            inside = torch.where(ratio > 1 + high, logprobs.detach(), logprobs)
+            return -(weight * advantages.unsqueeze(1) * inside)[mask].mean()
+        """,
+        "old_logprobs changed in place": """
+            old_logprobs -= logprobs.detach()
+            weight = (-old_logprobs).exp().clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs)[mask].mean()
+        """,
         "the package's own": """
             return cispo_loss(logprobs, old_logprobs, advantages, mask, (math.inf, high))[0]
         """,
@@ -1379,6 +1420,39 @@ WRONG = {
         "only the penalty": """
             d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
             return beta * d.sum(1)
+        """,
+        "the rewards changed in place": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            rewards -= beta * d.sum(1)
+            return rewards
+        """,
+        "a list": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return (rewards - beta * d.sum(1)).tolist()
+        """,
+        "the last column": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d[:, -1]
+        """,
+        "weighted by π again": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * (logprobs.exp().detach() * d).sum(1)
+        """,
+        "k3 of the whole answer": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * ((-d.sum(1)).exp() - 1 + d.sum(1))
+        """,
+        "only right answers pay": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1) * rewards
+        """,
+        "cut off at 0": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.sum(1).clamp(min=0)
+        """,
+        "each token cut off at 0": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - beta * d.clamp(min=0).sum(1)
         """,
         "a reward for each token": """
             d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)

@@ -712,38 +712,6 @@ WRONG = {
         "a gradient through the old ones": clip_loss(ratio="(logprobs - old_logprobs).exp()"),
         "a gradient through the advantages": clip_loss(A="advantages[:, None]"),
         "everything detached": clip_loss(loss="-objective[mask].mean().detach()"),
-        "the package's own": """
-            loss, stats = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip)
-            return loss, torch.zeros_like(mask)
-        """,
-        "nothing for the second half": clip_loss(cut="None"),
-        "nowhere": clip_loss(cut="torch.zeros_like(mask)"),
-        "where the gradient is whole": clip_loss(cut="~(too_high | too_low) & mask"),
-        "outside the band, whatever the advantage": clip_loss(cut="(ratio != banded) & mask"),
-        "outside the band, with an advantage": clip_loss(cut="(ratio != banded) & mask & (A != 0)"),
-        "those that moved the wrong way": clip_loss(
-            too_high="(ratio > 1 + high) & (A < 0)", too_low="(ratio < 1 - low) & (A > 0)"
-        ),
-        "an advantage of 0 is cut too": clip_loss(
-            too_high="(ratio > 1 + high) & (A >= 0)", too_low="(ratio < 1 - low) & (A <= 0)"
-        ),
-        "the upper side alone": clip_loss(cut="too_high & mask"),
-        "the lower side alone": clip_loss(cut="too_low & mask"),
-        "the sides of the band swapped": clip_loss(
-            too_high="(ratio > 1 + low) & (A > 0)", too_low="(ratio < 1 - high) & (A < 0)"
-        ),
-        "the usual band": clip_loss(
-            too_high="(ratio > 1.2) & (A > 0)", too_low="(ratio < 0.8) & (A < 0)"
-        ),
-        "compared with low and high": clip_loss(
-            too_high="(ratio > high) & (A > 0)", too_low="(ratio < low) & (A < 0)"
-        ),
-        "the band on the logarithm": clip_loss(
-            too_high="(ratio.log() > high) & (A > 0)", too_low="(ratio.log() < -low) & (A < 0)"
-        ),
-        "all that moved as asked": clip_loss(cut="((ratio - 1) * A > 0) & mask"),
-        "cut after the stop": clip_loss(cut="too_high | too_low"),
-        "one flag for each answer": clip_loss(cut="((too_high | too_low) & mask).any(1)"),
         "the clipped ratio detached": clip_loss(banded="ratio.detach().clamp(1 - low, 1 + high)"),
         "every ratio outside the band detached": clip_loss(
             loss="-objective.where(ratio == banded, objective.detach())[mask].mean()"
@@ -761,6 +729,42 @@ WRONG = {
         ),
         "both ends from low": clip_loss(banded="ratio.clamp(1 - low, 1 + low)"),
         "both ends from high": clip_loss(banded="ratio.clamp(1 - high, 1 + high)"),
+        "the package's own": """
+            loss, stats = clipped_surrogate(logprobs, old_logprobs, advantages, mask, clip)
+            return loss, torch.zeros_like(mask)
+        """,
+        "nothing for the second half": clip_loss(cut="None"),
+        "nowhere": clip_loss(cut="torch.zeros_like(mask)"),
+        "where the gradient is whole": clip_loss(cut="~(too_high | too_low) & mask"),
+        "outside the band, whatever the advantage": clip_loss(cut="(ratio != banded) & mask"),
+        "outside the band, with an advantage": clip_loss(cut="(ratio != banded) & mask & (A != 0)"),
+        "those that moved the wrong way": clip_loss(
+            too_high="(ratio > 1 + high) & (A < 0)", too_low="(ratio < 1 - low) & (A > 0)"
+        ),
+        "an advantage of 0 is cut too": clip_loss(
+            too_high="(ratio > 1 + high) & (A >= 0)", too_low="(ratio < 1 - low) & (A <= 0)"
+        ),
+        "an advantage of 0 is cut above": clip_loss(too_high="(ratio > 1 + high) & (A >= 0)"),
+        "an advantage of 0 is cut below": clip_loss(too_low="(ratio < 1 - low) & (A <= 0)"),
+        "both ends of the band from low": clip_loss(too_high="(ratio > 1 + low) & (A > 0)"),
+        "zeros and ones": clip_loss(cut="((too_high | too_low) & mask).float()"),
+        "the upper side alone": clip_loss(cut="too_high & mask"),
+        "the lower side alone": clip_loss(cut="too_low & mask"),
+        "the sides of the band swapped": clip_loss(
+            too_high="(ratio > 1 + low) & (A > 0)", too_low="(ratio < 1 - high) & (A < 0)"
+        ),
+        "the usual band": clip_loss(
+            too_high="(ratio > 1.2) & (A > 0)", too_low="(ratio < 0.8) & (A < 0)"
+        ),
+        "compared with low and high": clip_loss(
+            too_high="(ratio > high) & (A > 0)", too_low="(ratio < low) & (A < 0)"
+        ),
+        "the band on the logarithm": clip_loss(
+            too_high="(ratio.log() > high) & (A > 0)", too_low="(ratio.log() < -low) & (A < 0)"
+        ),
+        "all that moved as asked": clip_loss(cut="((ratio - 1) * A > 0) & mask"),
+        "cut after the stop": clip_loss(cut="too_high | too_low"),
+        "one flag for each answer": clip_loss(cut="((too_high | too_low) & mask).any(1)"),
         "no parentheses around comparisons": clip_loss(too_high="ratio > 1 + high & A > 0"),
         "and in the place of &": clip_loss(too_high="(ratio > 1 + high) and (A > 0)"),
         "a share": clip_loss(cut="((too_high | too_low) & mask).float().mean()"),
@@ -776,10 +780,6 @@ WRONG = {
         "without the reward": loop_of_gae(r="0.0"),
         "a value past the stop": loop_of_gae(
             delta="r + discount * (values[b, t + 1] if t + 1 < len(mask[b]) else 0.0) - values[b, t]"
-        "an advantage of 0 is cut above": clip_loss(too_high="(ratio > 1 + high) & (A >= 0)"),
-        "an advantage of 0 is cut below": clip_loss(too_low="(ratio < 1 - low) & (A <= 0)"),
-        "both ends of the band from low": clip_loss(too_high="(ratio > 1 + low) & (A > 0)"),
-        "zeros and ones": clip_loss(cut="((too_high | too_low) & mask).float()"),
         ),
         "the mask is not used": loop_of_gae(length="len(mask[b])"),
         "the mask is used too late": loop_of_gae(length="len(mask[b])", end="advantages * mask"),
@@ -796,6 +796,24 @@ WRONG = {
             delta="r + discount * (values[b, t + 1] if t + 1 < length else 0.0) - values[b, t]",
         ),
         "the critic's targets": loop_of_gae(end="(advantages + values) * mask"),
+        "advantages and the critic's targets": loop_of_gae(end="advantages, advantages + values"),
+        "A of the answer before": loop_of_gae(start="v, later = 0.0, later if b else 0.0"),
+        "A and V of the answer before": loop_of_gae(
+            start="v, later = (v, later) if b else (0.0, 0.0)"
+        ),
+        "the reward at the first token": loop_of_gae(r="rewards[b] if t == 0 else 0.0"),
+        "the value added": loop_of_gae(delta="r + discount * v + values[b, t]"),
+        "discount and lambda swapped": loop_of_gae(delta="r + gae_lambda * v - values[b, t]"),
+        "lambda in the one-step error": loop_of_gae(
+            delta="r + discount * gae_lambda * v - values[b, t]"
+        ),
+        "the last value after the end": loop_of_gae(
+            delta="r + discount * (values[b, t] if t == length - 1 else v) - values[b, t]"
+        ),
+        "the reward minus the value": loop_of_gae(end="(rewards[:, None] - values) * mask"),
+        "one token too few": loop_of_gae(length="int(mask[b].sum()) - 1"),
+        "the last token passed over": loop_of_gae(order="reversed(range(length - 1))"),
+        "one token too many": loop_of_gae(length="min(int(mask[b].sum()) + 1, len(mask[b]))"),
         "no return": loop_of_gae().replace("return ", ""),
         "one number for each answer": loop_of_gae(end="advantages.sum(1)"),
         "an index too far": loop_of_gae(delta="r + discount * values[b, t + 1] - values[b, t]"),
@@ -828,24 +846,6 @@ WRONG = {
             centred = groups - groups.mean(1, keepdim=True)
             return (centred / groups.std(1, keepdim=True)).flatten()
         """,
-        "advantages and the critic's targets": loop_of_gae(end="advantages, advantages + values"),
-        "A of the answer before": loop_of_gae(start="v, later = 0.0, later if b else 0.0"),
-        "A and V of the answer before": loop_of_gae(
-            start="v, later = (v, later) if b else (0.0, 0.0)"
-        ),
-        "the reward at the first token": loop_of_gae(r="rewards[b] if t == 0 else 0.0"),
-        "the value added": loop_of_gae(delta="r + discount * v + values[b, t]"),
-        "discount and lambda swapped": loop_of_gae(delta="r + gae_lambda * v - values[b, t]"),
-        "lambda in the one-step error": loop_of_gae(
-            delta="r + discount * gae_lambda * v - values[b, t]"
-        ),
-        "the last value after the end": loop_of_gae(
-            delta="r + discount * (values[b, t] if t == length - 1 else v) - values[b, t]"
-        ),
-        "the reward minus the value": loop_of_gae(end="(rewards[:, None] - values) * mask"),
-        "one token too few": loop_of_gae(length="int(mask[b].sum()) - 1"),
-        "the last token passed over": loop_of_gae(order="reversed(range(length - 1))"),
-        "one token too many": loop_of_gae(length="min(int(mask[b].sum()) + 1, len(mask[b]))"),
         "nan made zero": """
             groups = rewards.view(-1, group_size)
             centred = groups - groups.mean(1, keepdim=True)

@@ -28,12 +28,19 @@ def usual_mistakes(rewards: Tensor, group_size: int) -> dict[str, Tensor]:
     right = group_advantages(rewards, group_size)
     mixed = group_advantages(rewards.view(group_size, -1).T.flatten(), group_size)
     centred = groups - groups.mean(1, keepdim=True)
+    std = groups.std(1, keepdim=True)
     return {
         "answers to different prompts are compared: a group is `group_size` successive rows":
             mixed.view(-1, group_size).T.flatten(),
         "each group needs its own mean and std, not those of the whole batch":
             group_advantages(rewards, len(rewards)),
         "each group needs its own mean, not that of the whole batch": rewards - rewards.mean(),
+        "the std is that of the whole batch; each group needs its own":
+            (centred / rewards.std()).flatten(),
+        "the mean is that of the whole batch; each group needs its own":
+            ((groups - rewards.mean()) / std).flatten(),
+        "it is divided by the variance; take its root, the std":
+            (centred / std.square()).flatten(),
         "these are the bare rewards: nothing is compared": rewards,
         "the sign is wrong: a right answer must have a positive advantage": -right,
         "the mean is subtracted, but nothing is divided by the std": centred.flatten(),
@@ -42,7 +49,13 @@ def usual_mistakes(rewards: Tensor, group_size: int) -> dict[str, Tensor]:
         "an answer's own reward is left out of the mean, as in lesson 02; GRPO leaves it in":
             right * group_size / (group_size - 1),
         "an epsilon of 1e-4 stands beside the std":
-            (centred / (groups.std(1, keepdim=True) + 1e-4)).flatten(),
+            (centred / (std + 1e-4)).flatten(),
+        "a live group is taken for a dead one; dead are only groups whose rewards are all equal":
+            torch.cat([right[:-group_size], 0 * right[-group_size:]]),
+        "live groups are taken for dead ones; dead are only groups whose rewards are all equal":
+            0 * right,
+        "a live group is taken for a dead one: first and last reward can be equal by chance":
+            right.view(-1, group_size).masked_fill(groups[:, :1] == groups[:, -1:], 0).flatten(),
     }  # fmt: skip
 
 
@@ -73,6 +86,14 @@ def check_grpo_loop(
     assert expected.norm() > 0, "all groups of this policy are dead, so nothing can be checked"
     if error is None and (moved - expected).norm() <= 1e-3 * expected.norm():
         assert curve is not None, f"`{name}` returns None: is the last line, `return`, missing?"
+        expected_points = ROLLOUTS + 1
+        assert len(curve) == expected_points, (
+            f"`{name}`: the curve has {len(curve)} numbers after {ROLLOUTS} rollouts, where "
+            f"{expected_points} are asked: one before the first rollout and one after each"
+        )
+        assert optimizer.found, (
+            f"`{name}` never steps the `optimizer` that it is given; do not make one of your own"
+        )
         return
     batch = sample(start, env, env.prompts, group_size, torch.Generator().manual_seed(0))
     slip = slip_in_loss(calls, batch, updates, error) or slip_in_steps(optimizer, error, updates)
@@ -165,6 +186,12 @@ def slip_in_loss(
     slip = slip_in_advantages(first["advantages"], batch)
     if slip is not None:
         return slip
+    new = first["logprobs"].detach()
+    if new.shape == live.shape and not agree(new[live], batch.logprobs[live], 1e-3):
+        return (
+            "the log-probabilities in the ratio's numerator are not those of `policy`, the network "
+            "that is trained, for this batch's answers"
+        )
     old = first["old_logprobs"]
     if not torch.is_tensor(old) or old.shape != live.shape:
         return f"the old log-probabilities must be (B, T) = {tuple(live.shape)}, one for each token"

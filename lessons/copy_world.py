@@ -18,7 +18,7 @@ from train import improve  # noqa: E402
 
 
 class CopyWorld:
-    """Asked `b`, write `bb.`; half of the reward for each of the two letters."""
+    """For the prompt `b` the right answer is `bb.`; each right letter earns half of the reward."""
 
     vocab = "abcd."
     prompts = torch.tensor([[0], [1], [2], [3]])  # (N, P): one letter each
@@ -27,7 +27,10 @@ class CopyWorld:
     eos = 4  # the full stop
 
     def reward(self, prompts, completions):
-        """(B,) of 0, ½ or 1; what stands behind a stop is not read, since no letter is a stop."""
+        """(B,) of 0, ½ or 1.
+
+        An early stop matches no prompt letter, so what follows it cannot earn anything.
+        """
         first = completions[:, 0] == prompts[:, 0]
         second = completions[:, 1] == prompts[:, 0]
         return (first.float() + (first & second).float()) / 2

@@ -108,6 +108,38 @@ def loop_over_limits(
     """
 
 
+def advantages_of(
+    dead="groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)",
+    mean="groups.mean(1, keepdim=True)",
+    std="groups.std(1, keepdim=True)",
+):
+    """Lesson 04's advantages, right where nothing is given."""
+    return f"""
+        groups = rewards.view(-1, group_size)
+        dead = {dead}
+        centred = groups - {mean}
+        std = {std}
+        return (centred / std.masked_fill(dead, 1.0)).masked_fill(dead, 0.0).flatten()
+    """
+
+
+def loop_of_updates(writer="policy", start="", end=""):
+    """Lesson 04's steps 2 and 3, right where nothing is given."""
+    return f"""
+        advantages = group_advantages(batch.rewards, group_size)
+        answers = (env.prompts, batch.completions, group_size)
+        old_logprobs = completion_logprobs(policy, *answers).detach()
+        for update in range(updates):
+            {start}
+            logprobs = completion_logprobs({writer}, *answers)
+            loss = clipped_loss(logprobs, old_logprobs, advantages, batch.mask)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            {end}
+    """
+
+
 WRONG = {
     "01-logprob": {
         "nothing returned": """
@@ -820,6 +852,20 @@ WRONG = {
         "the package's own": "return gae(rewards, values, mask, discount, gae_lambda)[0]",
     },
     "04-advantages": {
+        "dead if the first equals the last": advantages_of(dead="groups[:, :1] == groups[:, -1:]"),
+        "dead if the std is small": advantages_of(dead="groups.std(1, keepdim=True) < 0.1"),
+        "dead if all or none are above one half": advantages_of(
+            dead="((groups > 0.5).sum(1, keepdim=True) % group_size) == 0"
+        ),
+        "dead if all are near the mean": advantages_of(
+            dead="(groups - groups.mean(1, keepdim=True)).abs().amax(1, keepdim=True) < 0.05"
+        ),
+        "rewards rounded to one decimal": advantages_of().replace(
+            "rewards.view", "rewards.round(decimals=1).view"
+        ),
+        "the std of the whole batch": advantages_of(std="rewards.std().expand(len(groups), 1)"),
+        "the mean of the whole batch": advantages_of(mean="rewards.mean()"),
+        "the variance for the std": advantages_of(std="groups.var(1, keepdim=True)"),
         "a guard for the whole batch alone": """
             if rewards.amax() == rewards.amin():
                 return torch.zeros_like(rewards)
@@ -915,6 +961,11 @@ WRONG = {
         "the package's own": "return group_advantages(rewards, group_size)",
     },
     "04-loop": {
+        "another policy's new log-probabilities": loop_of_updates(writer="early"),
+        "a point of the curve at each update": loop_of_updates(end="curve.append(0.5)"),
+        "an optimiser of its own": loop_of_updates(
+            start="optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)"
+        ),
         "old log-probabilities afresh at each update": """
             advantages = group_advantages(batch.rewards, group_size)
             answers = (env.prompts, batch.completions, group_size)
@@ -1488,6 +1539,18 @@ WRONG = {
         "answers multiplied with each other": three_ratios(
             sequence="log.sum(0, keepdim=True).expand_as(mask)"
         ),
+        "answers multiplied with each other, behind stops, too": three_ratios(
+            log="logprobs - old_logprobs", prefix="(log * mask).cumsum(1)",
+            sequence="log.sum(0, keepdim=True).expand_as(mask)",
+        ),
+        "answers multiplied with each other, and not 0": three_ratios(
+            sequence="log.sum(0).expand_as(mask)",
+            end="log.exp() if level == 'sequence' else log.exp().masked_fill(~mask, 0.0)",
+        ),
+        "answers multiplied with each other, with zeros": three_ratios(
+            log="(logprobs - old_logprobs).exp() * mask", prefix="log.cumprod(0)",
+            sequence="log.prod(0, keepdim=True).expand_as(mask)", end="log * mask",
+        ),
         "the prefix stops before the token": three_ratios(prefix="log.cumsum(1) - log"),
         "the prefix from the end": three_ratios(prefix="log.flip(1).cumsum(1).flip(1)"),
         "the prefix down the batch": three_ratios(prefix="log.cumsum(0)"),
@@ -1536,6 +1599,35 @@ WRONG = {
         "1 in the place of the ratio": loop_over_limits(
             mask="ratio.masked_fill(ratio > limit, 1.0)"
         ),
+        "a ratio at the limit masked, too": loop_over_limits(
+            mask="ratio.masked_fill(ratio >= limit, 0.0)"
+        ),
+        "the judge of the visible check": """
+            errors = []
+            for limit in limits:
+                if mode == "cap":
+                    weights = ratio.clamp(max=limit)
+                else:
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = small_judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
+        "samples less one": loop_over_limits(error="bias**2 + variance / (samples - 1)"),
+        "samples squared": loop_over_limits(error="bias**2 + variance / samples**2"),
+        "a standard deviation": loop_over_limits(error="bias**2 + variance**0.5 / samples"),
+        "a standard error": loop_over_limits(error="bias**2 + (variance / samples) ** 0.5"),
+        "the limits sorted": """
+            errors = []
+            for limit in sorted(limits):
+                if mode == "cap":
+                    weights = ratio.clamp(max=limit)
+                else:
+                    weights = ratio.masked_fill(ratio > limit, 0.0)
+                bias, variance = judge(weights)
+                errors.append(bias**2 + variance / samples)
+            return errors
+        """,
         "no limit": loop_over_limits(cap="ratio", mask="ratio"),
         "the bias not squared": loop_over_limits(error="bias + variance / samples"),
         "the variance not divided": loop_over_limits(error="bias**2 + variance"),
@@ -1580,6 +1672,27 @@ WRONG = {
         "only the first costate": BACKWARDS.format("rho * (later - sine)", "costates[:, 0]"),
         "without the return": BACKWARDS.format("rho * (later - sine)", "None"),
         "a mean over rollouts": BACKWARDS.format("rho * (later - sine)", "costates.mean(0)"),
+        "rho and one": BACKWARDS.format("(1 + rho) * (later - sine)", "costates"),
+        "rho squared": BACKWARDS.format("rho**2 * (later - sine)", "costates"),
+        "theta for rho": BACKWARDS.format("(rho - 1) * (later - sine)", "costates"),
+        "minus the cosine": BACKWARDS.format(
+            "rho * (later - torch.cos(states[:, t + 1]))", "costates"
+        ),
+        "a mean over rollouts, repeated": BACKWARDS.format(
+            "rho * (later - sine)", "costates.mean(0).expand_as(states)"
+        ),
+        "a step too few": """
+            costates = torch.zeros_like(states)
+            for t in reversed(range(states.shape[1] - 2)):
+                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t + 1]))
+            return costates
+        """,
+        "down the rows": """
+            costates = torch.zeros_like(states)
+            for row in reversed(range(len(states) - 1)):
+                costates[row] = rho * (costates[row + 1] - torch.sin(states[row + 1]))
+            return costates
+        """,
         "zeros": "return torch.zeros_like(states)",
         "starts from the last reward": """
             costates = -torch.sin(states)
@@ -1633,6 +1746,38 @@ WRONG = {
         "the mean alone": ROLLOUTS.format("noisy[:, 0].mean().item()"),
         "all costates": ROLLOUTS.format("noisy[:, 0], quiet[:, 0]"),
         "without the return": ROLLOUTS.format("None"),
+        "the median": ROLLOUTS.format("noisy[:, 0].median().item(), quiet[0, 0].item()"),
+        "a noisy rollout as the quiet one": ROLLOUTS.format(
+            "noisy[:, 0].mean().item(), noisy[0, 0].item()"
+        ),
+        "rollouts less one": ROLLOUTS.format(
+            "noisy[:, 0].sum().item() / (len(eps) - 1), quiet[0, 0].item()"
+        ),
+        "a start of 1": """
+            start = torch.ones(len(eps))
+            noisy = first_costates(track, start, eps)
+            quiet = first_costates(track, start[:1], torch.zeros(1, track.horizon))
+            return noisy.mean().item(), quiet.item()
+        """,
+        "two steps": """
+            short = CosineTrack(2, track.gain, track.noise)
+            start = torch.full((len(eps),), s)
+            noisy = first_costates(short, start, eps)
+            quiet = first_costates(short, start[:1], torch.zeros(1, 2))
+            return noisy.mean().item(), quiet.item()
+        """,
+        "noise for two steps": """
+            start = torch.full((len(eps),), s)
+            noisy = first_costates(track, start, eps)
+            quiet = first_costates(track, start[:1], torch.zeros(1, 2))
+            return noisy.mean().item(), quiet.item()
+        """,
+        "the toy's costates": """
+            start = torch.full((len(eps),), s)
+            noisy = first_costates(toy, start, eps)
+            quiet = first_costates(toy, start[:1], torch.zeros(1, 2))
+            return noisy.mean().item(), quiet.item()
+        """,
         "the package's closed form": ROLLOUTS.format(
             "track.value_gradient(start[0]).item(), quiet[0, 0].item()"
         ),
@@ -1714,11 +1859,55 @@ WRONG = {
             relative = toy_absolute / toy_signal + 0 * p.sum()
             return relative * cosine**2 / (1 - cosine**2)
         """,
+        "at least one costate": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return max(1.0, (relative * cosine**2 / (1 - cosine**2)).item())
+        """,
+        "rounded to four decimals": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return round((relative * cosine**2 / (1 - cosine**2)).item(), 4)
+        """,
+        "divided by the cosine": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative / cosine**2
+        """,
+        "not multiplied by the cosine": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative / (1 - cosine**2)
+        """,
+        "cosine to the fourth": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine**4 / (1 - cosine**4)
+        """,
+        "cosine over sine, not squared": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine / (1 - cosine**2) ** 0.5
+        """,
+        "both means unweighted": """
+            g = costates.mean(0)
+            relative = (costates - g).square().sum(1).mean() / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
+        "lengths, not squared": """
+            g = p @ costates
+            relative = p @ (costates - g).norm(dim=1) / g.norm()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
     },
     "09-bias": {
         "zeros": "return torch.zeros(M.shape[1], dtype=M.dtype)",
         "the sign": "return (pi * Q) @ (M - pi @ M)",
         "nothing centred": "return -(pi * Q) @ M",
+        "a product of means": "return -(pi @ Q) * (pi @ M)",
+        "½ subtracted from Q, M not centred": "return -((Q - 0.5) * pi) @ M",
+        "a covariance over K without pi": "return -(Q - Q.mean()) @ (M - M.mean(0)) / len(Q)",
+        "divided by pi": "return -(Q / pi) @ (M - pi @ M)",
         "without the policy": "return -Q @ (M - pi @ M)",
         "the plain mean of M": "return -(pi * Q) @ (M - M.mean(0))",
         "means over tokens instead of under pi": """
@@ -2247,6 +2436,25 @@ return torch.autograd.grad((advantages * logprobs * mask).sum(), x)[0]
 logprobs = token_logprobs(logits[:, 2:], completions)
 return torch.autograd.grad((weights * logprobs).sum(), x)[0]
 """,
+    "only each position's own term": """
+own = torch.zeros_like(x)
+for t in range(T):
+    gradient = torch.autograd.grad(terms[:, t].sum(), x, retain_graph=True)[0]
+    own[:, P - 1 + t] = gradient[:, P - 1 + t]
+return own
+""",
+    "the prompt's tokens scored, too": """
+of_prompt = token_logprobs(logits[:, : P - 1], prompts[:, 1:]).sum(1)
+return torch.autograd.grad(terms.sum() + (advantages * of_prompt).sum(), x)[0]
+""",
+    "each place's own token": """
+standing = torch.cat([prompts, completions], 1)[:, P - 1 : -1]
+logprobs = token_logprobs(logits[:, P - 1 :], standing)
+return torch.autograd.grad((weights * logprobs).sum(), x)[0]
+""",
+    "the mask turned round": """
+return torch.autograd.grad((advantages[:, None] * logprobs * ~mask).sum(), x)[0]
+""",
     "the package's own": """
 from minicf.rollout import Rollout
 rollout = Rollout(prompts, completions, mask, 0.0 * mask, advantages, 1)
@@ -2270,6 +2478,9 @@ logprobs = token_logprobs(logits[:, prompts.size(1) - 1 : -1], completions)
 surrogate = (advantages[:, None] * logprobs * mask).sum()
 return torch.autograd.grad(surrogate, inputs[0])[0]
 """
+WRONG["08-costates"]["the notebook's policy"] = (
+    PROBE.replace("= policy(", "= middle(") + "return torch.autograd.grad(terms.sum(), x)[0]"
+)
 
 VECTORS = """
 a = left.flatten(1)
@@ -2288,6 +2499,38 @@ COSINES = {
     "nan for the dead left only": """
 return (products / lengths.clamp(min=1e-30)).where(a.norm(dim=1) > 0, torch.nan)
 """,
+    "nan where numbers add up to 0": """
+zero = (a.sum(1) == 0) | (b.sum(1) == 0)
+return (products / lengths).masked_fill(zero, torch.nan)
+""",
+    "nan where the left's numbers add up to 0": """
+return (products / lengths).masked_fill(a.sum(1) == 0, torch.nan)
+""",
+    "nan for vectors at right angles": """
+return (products / lengths).masked_fill(products == 0, torch.nan)
+""",
+    "nan for one token of zeros": """
+zero = ((left == 0).all(2) | (truth == 0).all(2)).any(1)
+return (products / lengths).masked_fill(zero, torch.nan)
+""",
+    "F.normalize, with its epsilon": """
+cosines = (torch.nn.functional.normalize(a) * torch.nn.functional.normalize(b)).sum(1)
+return cosines.masked_fill(lengths == 0, torch.nan)
+""",
+    "a length of at least 1e-12": """
+cosines = products / a.norm(dim=1).clamp(min=1e-12) / b.norm(dim=1).clamp(min=1e-12)
+return cosines.masked_fill(lengths == 0, torch.nan)
+""",
+    "nan for lengths below 1e-12": """
+zero = (a.norm(dim=1) < 1e-12) | (b.norm(dim=1) < 1e-12)
+return (products / lengths).masked_fill(zero, torch.nan)
+""",
+    "the last token only": "return alignment(left[:, -1], truth[:, -1])[0]",
+    "a mean over the tokens first": "return alignment(left.mean(1), truth.mean(1))[0]",
+    "a sum of the tokens' lengths": """
+return products / (left.norm(dim=2).sum(1) * truth.norm(dim=2).sum(1))
+""",
+    "the squared length of one": "return products / a.square().sum(1)",
     "a mean over the tokens' cosines": "return torch.cosine_similarity(left, truth, -1).mean(1)",
     "one for each token": "return torch.cosine_similarity(left, truth, -1)",
     "no lengths": "return products",

@@ -1,5 +1,7 @@
 """What usual mistakes in lesson 09's exercises lead to: a sentence, and the value that it names."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,11 @@ def mistakes_in_samples(p: Tensor, costates: Tensor, cosine: float) -> dict[str,
         ),
         "‖∇V‖² is still in the error; subtract ∇V before you square": relative + 1,
         "the mean over the D numbers is taken, not their sum": relative / costates.size(1),
+        "both means, for ∇V and for the error, must be taken under p": (
+            (costates - plain).square().sum(1).mean() / plain.square().sum()
+        ),
         "the distances are not squared": p @ distances.sqrt() / signal,
+        "neither the distances nor ‖∇V‖ are squared": p @ distances.sqrt() / signal.sqrt(),
         "this is upside down: ‖∇V‖² over the absolute error": 1 / relative,
     }
     mistakes = {}
@@ -33,14 +39,26 @@ def mistakes_in_samples(p: Tensor, costates: Tensor, cosine: float) -> dict[str,
         mistakes[f"this is half of it: {either}"] = relative / 2
     for mistake, value in wrong_errors.items():
         mistakes[mistake] = value * odds
-    if abs(odds - 1) < 1e-6:  # at a cosine of √½
-        mistakes["do not round"] = torch.ceil(relative)
+    if abs(odds - 1) < 1e-6:  # at a cosine of √½ two more mistakes have one value
+        mistakes["this is twice the answer: the factor is cosine² / (1 − cosine²), here 1"] = (
+            2 * relative
+        )
     else:
         mistakes["the cosine plays no part in this"] = relative
         mistakes["the cosine's share is upside down"] = relative / odds
+        mistakes["cosine / √(1 − cosine²) must be squared"] = relative * math.sqrt(odds)
+        mistakes["this is divided by cosine²; multiply by cosine² / (1 − cosine²)"] = (
+            relative / cosine**2
+        )
+        mistakes["this is not multiplied by cosine²"] = relative / (1 - cosine**2)
     mistakes["the cosine is not squared"] = relative * cosine / (1 - cosine)
+    mistakes["cosine² is squared once more"] = relative * cosine**4 / (1 - cosine**4)
     mistakes["this is not divided by 1 − cosine²"] = relative * cosine**2
-    mistakes["this is not multiplied by cosine²"] = relative / (1 - cosine**2)
+    right = (relative * odds).item()
+    mistakes["do not round up; less than one costate can be the answer"] = math.ceil(right)
+    mistakes["do not round down"] = math.floor(right)
+    for digits in range(5):
+        mistakes[f"do not round; this has {digits} decimals"] = round(right, digits)
     return mistakes
 
 
@@ -50,12 +68,25 @@ def mistakes_in_bias(Q: Tensor, pi: Tensor, M: Tensor) -> dict[str, Tensor]:
     dropped = (pi * Q) @ scores
     return {
         "this is the mean of the part that was dropped; the bias has the other sign": dropped,
-        "the derivative of log π(v) is the row of M less the mean of M": -(pi * Q) @ M,
+        "the derivative of log π(v) is the row of M less the mean row under π": -(pi * Q) @ M,
         "π is missing: ∇π = π ∇log π": -Q @ scores,
+        "multiply by π instead of dividing: ∇π = π ∇log π": -(Q / pi) @ scores,
         "the mean of M must be taken under π": -(pi * Q) @ (M - M.mean(0)),
         "the means must be taken under π": -(pi * (Q - Q.mean())) @ (M - M.mean(0)),
         "this is a covariance in which every token counts the same": (
             -(Q - Q.mean()) @ (M - M.mean(0)) / (len(Q) - 1)
+        ),
+        "this is a covariance in which every token has the weight 1/K; weight them with π": (
+            -(Q - Q.mean()) @ (M - M.mean(0)) / len(Q)
+        ),
+        "this is a product of two means; the bias needs the mean of products, too": (
+            -(pi @ Q) * (pi @ M)
+        ),
+        "the product of two means has the other sign, and the mean of products is missing": (
+            (pi @ Q) * (pi @ M)
+        ),
+        "½ is not the mean of Q: subtract Σ π(v) Q(v), or the mean row from M": (
+            -(pi * (Q - 0.5)) @ M
         ),
         "this is the length of the bias; return the vector": dropped.norm(),
         "the mean over tokens is taken, not their sum": -dropped / len(Q),

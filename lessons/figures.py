@@ -424,11 +424,11 @@ def probe_in_trl(cosines: list[dict], steps: list[dict]) -> Figure:
 
 
 def error_and_signal(rows: list[dict]) -> Figure:
-    """Absolute error of a costate and ‖∇V‖², from heated to cooled; their quotient at three rows.
+    """Absolute error of a costate and ‖∇V‖², from heated to cooled; their ratio at five rows.
 
     A row has factor, nats, absolute, signal and relative.
     """
-    figure, (axis,) = panels("The distance between the curves is the relative error", width=7.4)
+    figure, (axis,) = panels("The ratio of the curves is the relative error", width=7.4)
     factors = [row["factor"] for row in rows]
     axis.plot(factors, [row["absolute"] for row in rows], "o-", color=RED, linewidth=2)
     axis.plot(factors, [row["signal"] for row in rows], "o-", color=BLUE, linewidth=2)
@@ -438,14 +438,14 @@ def error_and_signal(rows: list[dict]) -> Figure:
     axis.annotate(label, (middle["factor"], middle["absolute"]), (0, 14), color=RED, **above)
     label = "‖∇V‖²"
     axis.annotate(label, (middle["factor"], middle["signal"]), (26, -14), color=BLUE, **above)
-    for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+    shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
+    for row in shown:
         ends = [row["signal"] * 1.3, row["absolute"] / 1.3]
         axis.plot([row["factor"]] * 2, ends, ":", color=GREY, linewidth=1.5)
         centre = (row["signal"] * row["absolute"]) ** 0.5
-        digits = 0 if row["relative"] > 100 else 1
+        digits = 0 if row["relative"] > 10 else 1
         text = f" × {row['relative']:,.{digits}f}"
         axis.text(row["factor"], centre, text, va="center", color=GREY)
-    shown = [row for row in rows if row["factor"] in (0.25, 0.5, 1, 2, 4)]
     labels = []
     for row in shown:
         digits = 2 if row["nats"] > 0.1 else 1

@@ -60,6 +60,13 @@ def mistakes_in_ratios(new: Tensor, old: Tensor, mask: Tensor, level: str) -> di
         unmasked = (new - old).sum(1, keepdim=True).expand_as(new)
         results["what stands after the stop is multiplied in"] = exp_where(mask, unmasked)
         results["what stands after the stop is multiplied in, and not set to 0"] = unmasked.exp()
+        down = (new - old).sum(0, keepdim=True)
+        answers = "answers are multiplied with each other"
+        results[f"{answers}, behind stops, too; multiply along the tokens"] = exp_where(mask, down)
+        down = difference.sum(0, keepdim=True).expand_as(new)
+        results[f"{answers}, and what stands after the stop is not 0"] = down.exp()
+        down = (difference.exp() * mask).prod(0, keepdim=True)
+        results[f"{answers}, and so are the 0 after their stops"] = down * mask
         zeros = (1.0 * mask).prod(1, keepdim=True) * log.exp() * mask
         results["the 0 after the stop is multiplied in"] = zeros
         results["return (B, T): repeat the ratio of an answer at its tokens"] = log[:, :1].exp()
@@ -90,6 +97,11 @@ def mistakes_in_errors(
     kept_as_one = [judge((ratio <= limit).to(ratio)) for limit in limits]
     set_to_one = [judge(ratio.masked_fill(ratio > limit, 1.0)) for limit in limits]
 
+    in_order = []
+    for limit in sorted(limits):
+        in_order.append(used[limits.index(limit)])
+    below = [judge(ratio.masked_fill(ratio >= limit, 0.0)) for limit in limits]
+
     again = []
     for i in range(len(limits)):
         lowest = min(limits[: i + 1])
@@ -111,6 +123,8 @@ def mistakes_in_errors(
         "return the errors, not the best limit": limits[errors(used).index(min(errors(used)))],
         "each limit must be used on the ratios as they were given": errors(again),
         "the limit is used from below; ratios *above* it must change": errors(turned),
+        "return the errors in the order in which the limits are given": errors(in_order),
+        "a ratio equal to the limit is not above it, and stays": errors(below),
         "masked weights keep their ratio; you replace it by 1": errors(kept_as_one),
         "a ratio above the limit becomes 1": errors(set_to_one),
         "the ratios are not limited at all": errors([judge(ratio) for _ in limits]),
@@ -121,6 +135,14 @@ def mistakes_in_errors(
             [(bias**2 + variance) / samples for bias, variance in used],
         "the variance is divided by the root of the number of samples":
             [bias**2 + variance / samples**0.5 for bias, variance in used],
+        "the variance is divided by samples - 1; it is of one sample, so divide by samples":
+            [bias**2 + variance / (samples - 1) for bias, variance in used],
+        "the variance is divided by the square of the number of samples":
+            [bias**2 + variance / samples**2 for bias, variance in used],
+        "the root of the variance is taken; take the variance":
+            [bias**2 + variance**0.5 / samples for bias, variance in used],
+        "the standard error is taken; its square is variance / samples":
+            [bias**2 + (variance / samples) ** 0.5 for bias, variance in used],
         "the variance is squared; it is a square already":
             [bias**2 + (variance / samples) ** 2 for bias, variance in used],
         "this is the root of the squared error": [error**0.5 for error in errors(used)],

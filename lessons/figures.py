@@ -3,6 +3,8 @@
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
 
+from statistics import median
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -458,13 +460,31 @@ def error_and_signal(rows: list[dict]) -> Figure:
     return figure
 
 
-def squared_errors(cases: dict[str, dict[str, tuple[float, float]]]) -> Figure:
-    """A panel for each case, a bar for each correction: name -> (bias², variance of the mean)."""
-    figure, axes = panels(*cases, width=4.8, height=3.9)
-    for axis, corrections in zip(axes, cases.values()):
-        names = list(corrections)
-        biases = [bias for bias, _ in corrections.values()]
-        variances = [variance for _, variance in corrections.values()]
+CORRECTIONS = {  # lesson 06's names: those in study.json
+    "none": "none", "token": "token", "token, capped": "TIS", "token, masked": "IcePop",
+    "prefix": "prefix", "sequence": "sequence", "sequence, capped": "sequence TIS",
+    "sequence, masked": "MIS", "token, PPO's clip": "PPO clip",
+}  # fmt: skip
+
+
+def squared_errors(study: list[dict], ages: tuple = (64, 256), step: int = 100) -> Figure:
+    """A bar for each correction, of medians over policies: bias², and variance of a mean of 64.
+
+    A panel for each age of the sampler, in updates; the policies had `step` steps of pretraining.
+    """
+    groups = {}
+    for age in ages:
+        wanted = ("age", age, step)
+        rows = [row for row in study if (row["kind"], row["level"], row["step"]) == wanted]
+        groups[f"{age} updates old, KL {median(row['kl'] for row in rows):.2f}"] = rows
+    figure, axes = panels(*groups, width=4.8, height=3.9)
+    for axis, rows in zip(axes, groups.values()):
+        biases = []
+        variances = []
+        for name in CORRECTIONS.values():
+            biases.append(median(row["V"][name][0] for row in rows) ** 2)
+            variances.append(median(row["V"][name][1] for row in rows) / 64)
+        names = list(CORRECTIONS)
         axis.barh(names, biases, color=RED)
         axis.barh(names, variances, left=biases, color=SKY)
         for row, (bias, variance) in enumerate(zip(biases, variances)):
@@ -472,6 +492,37 @@ def squared_errors(cases: dict[str, dict[str, tuple[float, float]]]) -> Figure:
         axis.invert_yaxis()
         axis.margins(x=0.12)
         axis.set_xlabel("squared error of a mean of 64, over ‖∇V‖²")
-    axes[0].text(0.98, 0.1, "bias²", color=RED, ha="right", transform=axes[0].transAxes)
-    axes[0].text(0.98, 0.03, "variance / 64", color=BLUE, ha="right", transform=axes[0].transAxes)
+    style = dict(ha="right", transform=axes[0].transAxes)
+    axes[0].text(0.98, 0.8, "left part: bias²", color=RED, **style)
+    axes[0].text(0.98, 0.73, "right part: variance / 64", color=BLUE, **style)
     return figure
+
+
+def samplers_of_study(study: list[dict]) -> list[dict]:
+    """Lesson 06's table: a row for each sampler, with the range over all policies of the study."""
+    groups = {}
+    for row in study:
+        sampler = row["kind"] if row["kind"] == "bfloat16" else f"{row['kind']} {row['level']}"
+        groups.setdefault(sampler, []).append(row)
+    table = []
+    for sampler, rows in groups.items():
+        best = []
+        quotients = []
+        for row in rows:
+            by_cap = row["caps"]["sequence"]  # squared error by cap
+            cap = min(by_cap, key=by_cap.get)
+            best.append(float(cap))
+            quotients.append(by_cap["inf"] / by_cap[cap])
+        columns = {
+            "KL": [row["kl"] for row in rows],
+            "bias: none": [row["V"]["none"][0] for row in rows],
+            "bias: token": [row["V"]["token"][0] for row in rows],
+            "best cap": best,
+            "error without cap / with": quotients,
+        }
+        line = {"sampler": sampler}
+        for name, numbers in columns.items():
+            low, high = f"{min(numbers):.2g}", f"{max(numbers):.2g}"
+            line[name] = low if low == high else f"{low} to {high}"
+        table.append(line)
+    return table

@@ -109,6 +109,7 @@ SLIPS = {  # part of Python's or PyTorch's message: what has happened
     "got (tuple": "several values stand where one is needed; policy(tokens) returns two",
     "'NoneType'": "something there is None; is a `return` missing?",
     "does not require grad": "no gradient is attached to what you differentiate",
+    "out of bounds": "an index is too large; does a loop run too far, or is a size a fixed number?",
     "must match the size of tensor": "two tensors there have shapes that do not fit",
     "size does not match": "two tensors there have shapes that do not fit",
     "Size does not match": "two tensors there have shapes that do not fit",

@@ -11,6 +11,7 @@ from minicf.control import CosineTrack
 def mistakes_in_adjoint(rho: float, states: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Wrong costates along states (B, T+1), whose right ones are the truth (B, T+1)."""
     slopes = -torch.sin(states)
+    gain = rho - 1
     cosines = torch.cos(states)
 
     def backwards(step: Callable, last: Tensor | float = 0.0) -> Tensor:
@@ -20,11 +21,35 @@ def mistakes_in_adjoint(rho: float, states: Tensor, truth: Tensor) -> dict[str, 
             costates[:, t] = step(costates[:, t + 1], t)
         return costates
 
+    too_short = torch.zeros_like(states)
+    for t in reversed(range(states.size(1) - 2)):
+        too_short[:, t] = rho * (too_short[:, t + 1] + slopes[:, t + 1])
+    down = torch.zeros_like(states)
+    for row in reversed(range(len(states) - 1)):
+        down[row] = rho * (down[row + 1] + slopes[row + 1])
+
     return {
         "all costates are 0": 0 * truth,
         "the sign is turned: the slope of cos s is −sin s": -truth,
         "the sine is not in it: the slope of cos s is −sin s": backwards(
             lambda later, t: rho * (later + cosines[:, t + 1])
+        ),
+        "the cosine is taken; the slope of cos s is −sin s": backwards(
+            lambda later, t: rho * (later - cosines[:, t + 1])
+        ),
+        "the loop begins one step too late: the reward for s_T is missing": too_short,
+        "time runs along the columns, not down the rows: a row is a rollout": down,
+        "the mean over rollouts is taken; return a row for each rollout": truth.mean(0),
+        "the mean over rollouts is taken; return each rollout's own costates":
+            truth.mean(0).expand_as(truth),
+        "ρ is the factor itself, and you add 1 to it": backwards(
+            lambda later, t: (1 + rho) * (later + slopes[:, t + 1])
+        ),
+        "this takes ρ − 1 (that is θ) where it needs ρ": backwards(
+            lambda later, t: gain * (later + slopes[:, t + 1])
+        ),
+        "ρ is multiplied in twice": backwards(
+            lambda later, t: rho**2 * (later + slopes[:, t + 1])
         ),
         "ρ is missing: a move of s_t moves s_{t+1} by ρ times as much": backwards(
             lambda later, t: later + slopes[:, t + 1]
@@ -54,7 +79,7 @@ def mistakes_in_adjoint(rho: float, states: Tensor, truth: Tensor) -> dict[str, 
         "the last column is missing, in which λ_T = 0": truth[:, :-1],
         "rows and columns are exchanged; a row is a rollout": truth.T,
         "only λ_0 is there; all costates are asked": truth[:, 0],
-    }
+    }  # fmt: skip
 
 
 def mistakes_in_noise_free(track: CosineTrack, s: float, eps: Tensor) -> dict:
@@ -66,6 +91,16 @@ def mistakes_in_noise_free(track: CosineTrack, s: float, eps: Tensor) -> dict:
     mean = noisy[:, 0].mean().item()
     noise_free = quiet[0, 0].item()
     averaged = of_average[0, 0].item()
+
+    def pair(track: CosineTrack, s: float) -> list[float]:
+        return [
+            track.costates(track.rollout(torch.full_like(start, s), noise))[:, 0].mean().item()
+            for noise in (eps[:, : track.horizon], 0 * eps[:, : track.horizon])
+        ]
+
+    of_one = pair(track, 1.0)
+    short = pair(CosineTrack(min(2, track.horizon), track.gain, track.noise), s)
+    of_toy = pair(CosineTrack(2, -0.5, 0.5), s)
     return {
         "both are 0": [0.0, 0.0],
         "only the mean is there; return both numbers": mean,
@@ -84,6 +119,23 @@ def mistakes_in_noise_free(track: CosineTrack, s: float, eps: Tensor) -> dict:
             noisy.sum(1).mean().item(), quiet.sum().item(),
         ],
         "these are of λ_1; take λ_0": [noisy[:, 1].mean().item(), quiet[0, 1].item()],
+        "the median is taken; take the mean": [noisy[:, 0].median().item(), noise_free],
+        "the second is a noisy rollout's; without noise means eps = 0": [
+            mean, noisy[0, 0].item(),
+        ],
+        "the second is a noisy rollout's; without noise means eps = 0 ": [
+            mean, noisy[-1, 0].item(),
+        ],
+        "the sum is divided by B − 1; a mean is divided by B": [
+            noisy[:, 0].sum().item() / max(1, len(eps) - 1), noise_free,
+        ],
+        "both start at 1; start at the s that is given": of_one,
+        "the first starts at 1; start at the s that is given": [of_one[0], noise_free],
+        "the second starts at 1; start at the s that is given": [mean, of_one[1]],
+        "the second has two steps only; take track.horizon": [mean, short[1]],
+        "both have two steps only; take track.horizon": short,
+        "these are the toy's costates; use the track that is given": of_toy,
+        "the second is of the toy; use the track that is given": [mean, of_toy[1]],
         "the sign is turned": [-mean, -noise_free],
         "only the size is left; keep the sign": [abs(mean), abs(noise_free)],
     }  # fmt: skip

@@ -89,6 +89,17 @@ def check_lead(
         "this is the largest score, not the gain at that checkpoint":
             (scores.amax(1) - rival_scores.amax(1)).mean(),
         "this is our own mean share; the rival's is not taken off": picked(scores, gains).mean(),
+        "this is the median of the leads; their mean is asked":
+            (picked(scores, gains) - picked(rival_scores, gains)).median(),
+        "argmax(0) runs along the seeds; each seed picks a checkpoint, so it is argmax(1)":
+            along_seeds(scores, gains) - along_seeds(rival_scores, gains),
+        "an index such as gains[:, picks] takes each seed's pick for all seeds; take one gain "
+        "for each seed, with `gather`":
+            for_all(scores, gains, False) - for_all(rival_scores, gains, False),
+        "gains[picks] takes whole rows, a seed's, not a checkpoint's; take one gain for each seed, "
+        "with `gather`":
+            for_all(scores, gains, True) - for_all(rival_scores, gains, True),
+        "the two numbers are exchanged; the mean lead comes first": error,
     }  # fmt: skip
     count = len(gains)
     ours = picked(scores, gains)
@@ -107,6 +118,7 @@ def check_lead(
         "this is a variance; take the root": error**2,
         "this is the standard error of our own shares, not of the differences":
             ours.std() / count**0.5,
+        "the two numbers are exchanged; the standard error comes second": lead,
     }  # fmt: skip
     for part, expected, wrong in ((0, lead, wrong_leads), (1, error, wrong_errors)):
         if part in parts:
@@ -137,6 +149,23 @@ def picked(scores: Tensor, gains: Tensor) -> Tensor:
     for score, gain in zip(scores.tolist(), gains.tolist()):
         shares.append(gain[score.index(max(score))] / max(gain))
     return torch.tensor(shares, dtype=torch.float64)
+
+
+def along_seeds(scores: Tensor, gains: Tensor) -> Tensor:
+    """The mean share if argmax runs along the seeds; nan where the shapes would not fit."""
+    if len(scores) != scores.size(1):
+        return torch.tensor(math.nan)
+    picks = scores.argmax(0)[:, None]
+    return (gains.gather(1, picks)[:, 0] / gains.amax(1)).double().mean()
+
+
+def for_all(scores: Tensor, gains: Tensor, rows: bool) -> Tensor:
+    """The mean share if the picks take whole columns of the gains, or whole `rows`."""
+    picks = scores.argmax(1)
+    taken = gains[picks] if rows else gains[:, picks]
+    if taken.size(1) != len(gains):
+        return torch.tensor(math.nan)
+    return (taken / gains.amax(1)).double().mean()
 
 
 def lead_by_loops(scores, rival_scores, gains, share=True, whole=False) -> tuple[Tensor, Tensor]:

@@ -303,15 +303,15 @@ def predictors_by_corpus(
     titles = {"clean": "clean: true sums", "wrong": "wrong: a third with a false target",
               "narrow": "narrow: targets up to 9"}  # fmt: skip
     labels = with_gradient | without_gradient
-    figure = Figure(figsize=(10, 3.9), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes = figure.subplots(1, len(titles), sharey=True)
     places = range(len(labels))[::-1]
     for axis, (corpus, title) in zip(axes, titles.items()):
         for name, place in zip(labels, places):
             mean, low, high = summary[corpus][name]["rank"]
             color = BLUE if name in with_gradient else ORANGE
-            axis.plot([low, high], [place, place], color=color, linewidth=2)
-            axis.plot(mean, place, "o", color=color, markersize=7)
+            axis.barh(place, high - low, 0.45, low, color=color, alpha=0.35)
+            axis.plot(mean, place, "o", color=color, markersize=4)
         axis.set_title(title, loc="left", fontsize=11)
         axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set(xlim=(-1.06, 1.06), xlabel="rank correlation with the gain")
@@ -320,7 +320,9 @@ def predictors_by_corpus(
     axes[0].set_yticks(places, labels.values())
     for text, place in zip(axes[0].get_yticklabels(), places):
         text.set_color(BLUE if place >= len(without_gradient) else "#8A5A00")
-    figure.suptitle("Blue needs ∇V, orange needs no gradient. Right of 0 is the right order")
+    figure.suptitle(
+        "Blue needs ∇V, orange does not. Right of 0 is the right order. Dots: means over seeds"
+    )
     return figure
 
 

@@ -69,9 +69,11 @@ def vector_texts(vectors: Tensor, digits: int = 2) -> list[str] | str:
     return [vector_texts(vector, digits) for vector in vectors]
 
 
-def interval_text(mean: float, low: float, high: float) -> str:
+def interval_text(mean: float, low: float, high: float, digits: int = 2) -> str:
     """A mean and its interval, "-" for nan."""
-    return "-" if math.isnan(mean) else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def answer(function: Callable, *arguments, **options):

@@ -114,6 +114,7 @@ def test_tables(capsys):
     kit.print_rows([{"x": 0.5}, {"x": 1.0}])
     assert capsys.readouterr().out == "   x\n0.50\n1.00\n"
     assert kit.interval_text(0.5, 0.25, 0.75) == "0.50 [0.25, 0.75]"
+    assert kit.interval_text(0.5, 0.25, 0.75, digits=1) == "0.5 [0.2, 0.8]"
     assert kit.interval_text(float("nan"), 0.0, 0.0) == "-"
 
 

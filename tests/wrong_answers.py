@@ -2082,6 +2082,30 @@ WRONG = {
     "11-noise": {
         "nothing returned": """
             g = (p * r) @ s
+        "the median of the leads": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.median(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the two numbers exchanged": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.std() / len(leads) ** 0.5, leads.mean()]
+        """,
+        "argmax along the seeds": """
+            seeds = torch.arange(len(gains))
+            picks = [gains[seeds, v.argmax(0)[seeds % gains.size(1)]] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "whole columns of gains": """
+            picks = [gains[:, v.argmax(1)] / gains.amax(1) for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
             estimates = (r - baseline)[:, None] * s
             p @ (estimates - g).square().sum(1)
         """,

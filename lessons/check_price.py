@@ -17,7 +17,7 @@ def mistakes_in_noise(p: Tensor, r: Tensor, s: Tensor, b: float) -> dict[str, Te
         "‖g‖² is taken off twice": noise - signal,
         "this is divided by ‖g‖², as in lesson 02; here it is not": noise / signal,
         "this is the root of the noise": noise.sqrt(),
-        "the sign of the estimate is turned; use r − b, not b − r": noise + 4 * signal,
+        "a sign is turned; use r − b, neither b − r nor r + b": noise + 4 * signal,
         "all answers count the same; weight them with p": distances.mean(),
         "answers are added up without p": distances.sum(),
         "the mean over the D numbers is taken, not their sum": noise / s.size(1),
@@ -40,16 +40,23 @@ def mistakes_in_price(p: Tensor, r: Tensor, s: Tensor, G: int) -> dict[str, Tens
     both = first + signal
     noise = p @ ((r - V)[:, None] * s - g).square().sum(1)
     mates = G - 1
+    D = s.size(1)
     return {
         "this is divided by G, not G − 1": both / G,
         "this is not divided by G − 1": both,
         "this is divided by (G − 1)²; a member has G − 1 partners": both / mates**2,
         "the second part is missing, in which members see each other": first / mates,
-        "the first part is missing, in which the baseline errs": signal / mates,
+        "the first part is missing, or 0: E‖s‖² is the mean of squares, and E s itself is 0": (
+            signal / mates
+        ),
         "only the first part is divided by G − 1": first / mates + signal,
         "only the second part is divided by G − 1": first + signal / mates,
         "in the second part a member has G − 1 partners": first / mates + signal / mates**2,
         "‖g‖ is not squared": (first + signal.sqrt()) / mates,
+        "‖s‖ is not squared": (variance * (p @ squares.sqrt()) + signal) / mates,
+        "the mean over the D numbers of s and g is taken, not their sum": both / mates / D,
+        "the mean over the D numbers of s is taken, not their sum": (first / D + signal) / mates,
+        "the mean over the D numbers of g is taken, not their sum": (first + signal / D) / mates,
         "the parts are subtracted; add them": (first - signal) / mates,
         "this has the std of the reward; take its variance": (
             (variance.sqrt() * length + signal) / mates
@@ -74,6 +81,7 @@ def mistakes_in_interval(ours: list, theirs: list, factor: float) -> dict[str, l
     d = a - b
     n = len(d)
     mean = d.mean().item()
+    middle = (d.min() + d.max()).item() / 2
     error = d.std().item() / n**0.5
     half = factor * error
     with_n = d.std(correction=0).item()
@@ -85,6 +93,8 @@ def mistakes_in_interval(ours: list, theirs: list, factor: float) -> dict[str, l
 
     return {
         "the sign is turned; it is ours − theirs": around(-mean, half),
+        "the median stands where the mean belongs": around(d.quantile(0.5).item(), half),
+        "the middle of least and largest stands where the mean belongs": around(middle, half),
         "the lists are not paired; take differences first": around(mean, factor * unpaired),
         "this is the std of all numbers; take differences first": around(mean, factor * of_all),
         "std has n below, not n − 1": around(mean, factor * with_n / n**0.5),

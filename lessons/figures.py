@@ -352,11 +352,13 @@ def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> 
                 ends = [x - 0.1, x + 0.1]
                 axis.plot(ends, [middle] * 2, color=color, linewidth=3, label=label)
         axis.axhline(1, color="black", linewidth=1, linestyle=":")
-        axis.text(len(by_step) - 0.55, 1.03, "no\nbaseline", va="bottom", fontsize=9)
+        beside = {"x": len(by_step) - 0.6, "fontsize": 9}
+        axis.text(y=1.06, s="↑ noisier", va="bottom", **beside)
+        axis.text(y=0.94, s="↓ quieter", va="top", **beside)
         axis.set_xlim(-0.45, len(by_step) + 0.05)
         axis.set_xticks(range(len(by_step)), [f"after {step} steps" for step in by_step])
         axis.set(yscale="log", ylabel="noise / noise with no baseline")
-        axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["½", "1", "2", "5", "10", "20"])
+        axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["½", "none: 1", "2", "5", "10", "20"])
         axis.minorticks_off()
     low = min(axis.get_ylim()[0] for axis in axes)
     high = max(axis.get_ylim()[1] for axis in axes)
@@ -370,10 +372,10 @@ def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> 
 def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
     """Differences from a method seed by seed, a panel a dict; a dot a seed, a bar their mean."""
     figure, axes = panels(*titled, width=4.9, height=3.4)
-    for axis, values in zip(axes, titled.values()):
-        _dots(axis, values, {name: RED if "pairs" in name else BLUE for name in values})
+    for axis, (title, values) in zip(axes, titled.items()):
+        _dots(axis, values, dict.fromkeys(values, BLUE))
         axis.axvline(0, color="black", linewidth=1, linestyle=":")
-        axis.set_xlabel("area minus that of leave-one-out (dotted)")
+        axis.set_xlabel(f"area minus that of leave-one-out,\n{title} (dotted)")
         axis.margins(x=0.08)
         axis.grid(axis="y", color=GREY, alpha=0.2)
     low = min(axis.get_xlim()[0] for axis in axes)

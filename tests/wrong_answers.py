@@ -2138,6 +2138,11 @@ WRONG = {
             estimates = (baseline - r)[:, None] * s
             return p @ (estimates - g).square().sum(1)
         """,
+        "r + b": """
+            g = (p * r) @ s
+            estimates = (r + baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1)
+        """,
         "a plain mean over answers": """
             g = (p * r) @ s
             estimates = (r - baseline)[:, None] * s
@@ -2254,6 +2259,26 @@ WRONG = {
             g = (p * r) @ s
             return (variance * (p @ s.norm(dim=1)) ** 2 + g.square().sum()) / (G - 1)
         """,
+        "‖E s‖²": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s).square().sum() + g.square().sum()) / (G - 1)
+        """,
+        "‖s‖ not squared": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.norm(dim=1)) + g.square().sum()) / (G - 1)
+        """,
+        "means over the weights": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().mean(1)) + g.square().mean()) / (G - 1)
+        """,
+        "a mean over the weights of s": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r) @ s
+            return (variance * (p @ s.square().mean(1)) + g.square().sum()) / (G - 1)
+        """,
         "r.var()": """
             g = (p * r) @ s
             return (r.var() * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
@@ -2311,6 +2336,17 @@ WRONG = {
             d = torch.tensor(theirs) - torch.tensor(ours)
             half = factor * d.std() / len(d) ** 0.5
             return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "the median": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.quantile(0.5), d.quantile(0.5) - half, d.quantile(0.5) + half]
+        """,
+        "the middle of least and largest": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            middle = (d.min() + d.max()) / 2
+            return [middle, middle - half, middle + half]
         """,
         "unpaired": """
             a, b = torch.tensor(ours), torch.tensor(theirs)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from minicf.costate import alignment
 from minicf.rollout import token_logprobs
 from minicf.tap import tap
 
@@ -27,6 +28,12 @@ def mistakes_in_costates(
     shifted = token_logprobs(logits[:, P:], completions[:, 1:])
     late = token_logprobs(logits[:, P:], completions[:, :-1])
     early = token_logprobs(logits[:, P - 2 : -1], completions)
+    standing = torch.cat([prompts[:, -1:], completions[:, :-1]], 1)  # where each row of logits is
+    of_standing = token_logprobs(logits[:, P - 1 :], standing)
+    of_prompt = token_logprobs(logits[:, : P - 1], prompts[:, 1:])
+    own = torch.zeros_like(x)  # the term of the token that each position itself predicts
+    for t in range(T):
+        own[:, P - 1 + t] = left(terms[:, t].sum())[:, P - 1 + t]
     stop = logits.size(-1) - 1  # the last token of the vocabulary
     right = left(terms.sum())
     return {
@@ -37,6 +44,14 @@ def mistakes_in_costates(
             left((weights[:, :-1] * late).sum()),
         "the logits stand one position early; position P − 1 + j predicts token j":
             left((weights * early).sum()),
+        "each row of logits scores the token at its own place; it predicts the next one":
+            left((weights * of_standing).sum()),
+        "the prompt's own tokens are scored, too; only those of the completion are choices":
+            left(terms.sum() + (advantages[:, None] * of_prompt).sum()),
+        "each position has only the term of its own token; later tokens depend on it, too":
+            own.detach(),
+        "the mask is turned round; it is true where a token counts":
+            left((advantages[:, None] * logprobs * ~mask).sum()),
         "what stands behind the stop counts; use the mask":
             left((advantages[:, None] * logprobs).sum()),
         "the stop itself does not count; it is a choice, too":
@@ -92,6 +107,14 @@ def mistakes_in_cosines(left: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "the sign is turned": -cosines,
         "this is the product; divide by both lengths": products,
         "the lengths are not the roots of the sums of squares": products / lengths.square(),
+        "the squared length of `left` is divided by; divide by both lengths":
+            products / a.square().sum(1),
+        "the squared length of `truth` is divided by; divide by both lengths":
+            products / b.square().sum(1),
+        "the length of `left` is the root of its sum of squares; the root is missing":
+            products / a.square().sum(1) / b.norm(dim=1),
+        "the length of `truth` is the root of its sum of squares; the root is missing":
+            products / a.norm(dim=1) / b.square().sum(1),
         "only the length of `left` is divided by": products / a.norm(dim=1),
         "only the length of `truth` is divided by": products / b.norm(dim=1),
         "this is a mean of the tokens' cosines; flatten the tokens of a prompt first":
@@ -101,6 +124,14 @@ def mistakes_in_cosines(left: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "the tokens' cosines are added up; flatten the tokens of a prompt first":
             of_tokens.nan_to_num().sum(1),
         "one cosine for each token; flatten the tokens of a prompt first": of_tokens,
+        "this is the cosine at the last token only; flatten the tokens of a prompt first":
+            of_tokens[:, -1],
+        "this is the cosine at the first token only; flatten the tokens of a prompt first":
+            of_tokens[:, 0],
+        "tokens are added up or averaged first; flatten them, so that each keeps its numbers":
+            alignment(left.sum(1), truth.sum(1))[0],
+        "the length of a prompt's vector is not the sum of its tokens' lengths":
+            products / (left.norm(dim=2).sum(1) * truth.norm(dim=2).sum(1)),
         "this is one cosine for all prompts; one for each is asked":
             (products.sum() / (a.norm() * b.norm())).expand(len(a)),
         "this is one number; one for each prompt is asked": products.sum() / (a.norm() * b.norm()),

@@ -110,6 +110,7 @@ SLIPS = {  # part of Python's or PyTorch's message: what has happened
     "not tuple": "several values stand where one is needed; policy(tokens) returns two",
     "got (tuple": "several values stand where one is needed; policy(tokens) returns two",
     "'NoneType'": "something there is None; is a `return` missing?",
+    "within a tap, not 0 times": "what you tap is not used; call the `policy` that is passed in",
     "does not require grad": "no gradient is attached to what you differentiate",
     "out of bounds": "an index is too large; does a loop run too far, or is a size a fixed number?",
     "must match the size of tensor": "two tensors there have shapes that do not fit",

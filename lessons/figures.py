@@ -129,29 +129,31 @@ def square_of_answers(
             axis.add_patch(Rectangle((x, y), width, height, **style))
             if max(width, height) > 0.065 and min(width, height) > 0.035:
                 label = text[: text.find(".") + 1] or text  # without the fill-up
+                label = "only a stop" if label == "." else label
                 middle = (x + width / 2, y + height / 2)
                 turned = 90 if height > 2 * width and width < 0.12 else 0
                 size = 16 if min(width, height) > 0.3 else 8
                 style = dict(color="white" if good else "black", fontsize=size, rotation=turned)
                 axis.text(*middle, label, ha="center", va="center", **style)
         axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="#DDDDDD")
-        axis.set(xticks=[], yticks=[], xlabel="split by the first token (then the third)")
-    axes[0].set_ylabel("split by the second token (then the fourth)")
+        axis.set(xticks=[], yticks=[], xlabel="from left to right: first token, then third")
+    axes[0].set_ylabel("from bottom to top: second token, then fourth")
     return figure
 
 
 def loss_and_success(curve: list[dict], floor: float) -> Figure:
     """Loss in nats an answer with its floor, and success with what the loss promises.
 
-    The curve has entries with step, loss, success and promise.
+    The curve has entries with step, loss, mean success and promise.
     """
-    figure, (losses, successes) = panels("Loss (nats an answer)", "Success", width=4.6, height=3.4)
+    titles = ("Loss (nats an answer)", "Success, mean over the corpus's prompts")
+    figure, (losses, successes) = panels(*titles, width=4.6, height=3.4)
     steps = [entry["step"] for entry in curve]
     losses.plot(steps, [entry["loss"] for entry in curve], color=GREY, linewidth=2.2)
     losses.axhline(floor, color=RED, linewidth=1.2)
     losses.text(steps[-1], floor - 0.15, "floor", ha="right", va="top", color=RED)
     losses.set(ylim=(0, None))
-    success = [entry["success"] for entry in curve]
+    success = [entry["mean success"] for entry in curve]
     promise = [entry["promise"] for entry in curve]
     successes.plot(steps, success, color=BLUE, linewidth=2.2, label="success, counted")
     successes.plot(steps, promise, "--", color=RED, linewidth=1.6, label="at least, by the loss")
@@ -270,8 +272,9 @@ def noise_by_baseline(
     """The noise of one sample against a constant baseline; marks name (baseline, noise) points."""
     figure, (axis,) = panels("Noise of one sample's policy gradient", width=6.4, height=3.6)
     axis.plot(baselines, noise, color=BLUE, linewidth=2.2)
-    for (name, point), color, place in zip(marks.items(), (GREEN, RED), ((-4, 24), (12, -10))):
-        axis.plot(*point, "o", color=color, markersize=10)
+    styles = (("black", (-4, 42), 5), (GREEN, (-4, 24), 10), (RED, (12, -10), 10))
+    for (name, point), (color, place, size) in zip(marks.items(), styles):
+        axis.plot(*point, "o", color=color, markersize=size, zorder=13 - size)
         text = f"{name} = {point[0]:.2f}: noise {point[1]:.1f}"
         axis.annotate(text, point, place, textcoords="offset points", color=color, fontsize=11)
     axis.set(xlabel="constant baseline b", ylabel="noise (in squared lengths of ∇V)")

@@ -337,6 +337,36 @@ WRONG = {
             mask = stops.cumsum(1) - stops == 0
             return (logprobs * mask[:1]).sum(1)
         """,
+        "log_softmax over the rows": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(0).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the prompt's tokens counted, too": """
+            tokens = torch.cat([prompts, completions], 1)
+            logits = policy(tokens[:, :-1])[0]
+            logprobs = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            stops = (tokens[:, 1:] == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "only = fed": """
+            tokens = torch.cat([prompts[:, -1:], completions[:, :-1]], 1)
+            logprobs = policy(tokens)[0].log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "argmax finds a stop where there is none": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            first = (completions == eos).long().argmax(1, keepdim=True)
+            return (logprobs * (torch.arange(completions.size(1)) <= first)).sum(1)
+        """,
         "the package's own": """
             logprobs = completion_logprobs(policy, prompts, completions)
             return (logprobs * completion_mask(completions, eos)).sum(1)
@@ -528,6 +558,24 @@ WRONG = {
             rollout = sample(policy, env, env.prompts, 64, torch.Generator().manual_seed(0))
             return rollout.rewards.view(-1, 64).mean(1)
         """,
+        "the logarithm of success": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).logsumexp(0))
+            return torch.stack(values)
+        """,
+        "the solutions of one prompt for all": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(env.prompts[8])
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
         "the package's own": "return success(policy, env)",
         "the package's own, before it is added up": """
             probabilities, rows = solution_probabilities(policy, env)
@@ -564,6 +612,10 @@ WRONG = {
             return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).sum()
         """,
         "a gradient through the advantages": """
+            return -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
+        "requires_grad_(False) on the advantages": """
+            advantages = advantages.requires_grad_(False)
             return -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
         """,
         "every advantage meets every completion": """
@@ -629,6 +681,44 @@ WRONG = {
             others = (groups.sum(0) - groups) / (group_size - 1)
             return (groups - others).flatten()
         """,
+        "groups by columns, added up by rows": """
+            groups = rewards.view(group_size, -1)
+            others = groups.sum(1, keepdim=True) - groups
+            return (groups - others / (group_size - 1)).flatten()
+        """,
+        "added up over prompts": """
+            groups = rewards.view(-1, group_size)
+            others = groups.sum(0) - groups
+            return (groups - others / (group_size - 1)).flatten()
+        """,
+        "the own reward in the sum": """
+            groups = rewards.view(-1, group_size)
+            return (groups - groups.sum(1, keepdim=True) / (group_size - 1)).flatten()
+        """,
+        "only the next reward": """
+            groups = rewards.view(-1, group_size)
+            return (groups - groups.roll(-1, 1)).flatten()
+        """,
+        "cut off at 1": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return (groups - others).clamp(-1, 1).flatten()
+        """,
+        "right or wrong in the place of rewards": """
+            groups = (rewards == rewards.max()).float().view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return (groups - others).flatten()
+        """,
+        "a list": """
+            groups = rewards.view(-1, group_size)
+            others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return (groups - others).flatten().tolist()
+        """,
+        "the rewards changed in place": """
+            groups = rewards.view(-1, group_size)
+            groups -= (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+            return groups.flatten()
+        """,
         "divided by the std": """
             groups = rewards.view(-1, group_size)
             others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
@@ -656,6 +746,22 @@ WRONG = {
             G = groups.size(1)
             advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
             return p[groups].prod(1) @ (advantages * scores[groups]).sum(1)
+        """,
+        "the mean over groups": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            estimates = (advantages * scores[groups]).mean(1)
+            return (p[groups].prod(1)[:, None] * estimates).mean(0)
+        """,
+        "members weighted one by one": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return (p[groups][..., None] * advantages * scores[groups]).mean(1).sum(0)
+        """,
+        "the mean of the members' probabilities": """
+            G = groups.size(1)
+            advantages = advantages_of(rewards[groups].flatten(), G).view(-1, G, 1)
+            return p[groups].mean(1) @ (advantages * scores[groups]).mean(1)
         """,
         "every group counts the same": """
             G = groups.size(1)

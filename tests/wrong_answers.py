@@ -1346,6 +1346,18 @@ WRONG = {
         """,
     },
     "05-cispo": {
+        "a sum without the mask": """
+            weight = (logprobs - old_logprobs).exp().clamp(max=1 + high).detach()
+            return -(weight * advantages.unsqueeze(1) * logprobs).sum() / mask.sum()
+        """,
+        "the product capped": """
+            weight = (logprobs - old_logprobs).exp().detach()
+            return -((weight * advantages.unsqueeze(1)).clamp(max=1 + high) * logprobs)[mask].mean()
+        """,
+        "the advantage without its sign": """
+            weight = (logprobs - old_logprobs).exp().clamp(max=1 + high).detach()
+            return -(weight * advantages.abs().unsqueeze(1) * logprobs)[mask].mean()
+        """,
         "the sign": """
             ratio = (logprobs - old_logprobs).exp()
             weight = ratio.clamp(max=1 + high).detach()
@@ -1517,6 +1529,35 @@ WRONG = {
         """,
     },
     "05-kl": {
+        "the reference changed in place": """
+            ref_logprobs -= logprobs.detach()
+            return rewards + beta * (ref_logprobs * mask).sum(1)
+        """,
+        "the log-probabilities changed in place": """
+            logprobs = logprobs.detach()
+            logprobs -= ref_logprobs
+            return rewards - beta * (logprobs * mask).sum(1)
+        """,
+        "padding overwritten": """
+            logprobs.data.masked_fill_(~mask, 0.0)
+            ref_logprobs.masked_fill_(~mask, 0.0)
+            return rewards - beta * (logprobs - ref_logprobs).detach().sum(1)
+        """,
+        "the mask on logprobs alone": """
+            d = logprobs.detach().masked_fill(~mask, 0.0) - ref_logprobs
+            return rewards - beta * d.sum(1)
+        """,
+        "the mask inverted": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(mask, 0.0)
+            return rewards - beta * d.sum(1)
+        """,
+        "the first token": """
+            return rewards - beta * (logprobs - ref_logprobs).detach()[:, 0]
+        """,
+        "beta is always 0.5": """
+            d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
+            return rewards - 0.5 * d.sum(1)
+        """,
         "unchanged": "return rewards",
         "the sign": """
             d = (logprobs - ref_logprobs).detach().masked_fill(~mask, 0.0)
@@ -2082,6 +2123,30 @@ WRONG = {
         "the package's own": "return pass_at_k(torch.tensor(correct), n, k)",
     },
     "10-lead": {
+        "the median of the leads": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.median(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the two numbers exchanged": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.std() / len(leads) ** 0.5, leads.mean()]
+        """,
+        "argmax along the seeds": """
+            seeds = torch.arange(len(gains))
+            picks = [gains[seeds, v.argmax(0)[seeds % gains.size(1)]] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "whole columns of gains": """
+            picks = [gains[:, v.argmax(1)] / gains.amax(1) for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
         "zeros": "return [0.0, 0.0]",
         "the sign": """
             picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
@@ -2188,30 +2253,6 @@ WRONG = {
     "11-noise": {
         "nothing returned": """
             g = (p * r) @ s
-        "the median of the leads": """
-            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
-                     for v in (scores, rival_scores)]
-            leads = picks[0] - picks[1]
-            return [leads.median(), leads.std() / len(leads) ** 0.5]
-        """,
-        "the two numbers exchanged": """
-            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
-                     for v in (scores, rival_scores)]
-            leads = picks[0] - picks[1]
-            return [leads.std() / len(leads) ** 0.5, leads.mean()]
-        """,
-        "argmax along the seeds": """
-            seeds = torch.arange(len(gains))
-            picks = [gains[seeds, v.argmax(0)[seeds % gains.size(1)]] / gains.amax(1)
-                     for v in (scores, rival_scores)]
-            leads = picks[0] - picks[1]
-            return [leads.mean(), leads.std() / len(leads) ** 0.5]
-        """,
-        "whole columns of gains": """
-            picks = [gains[:, v.argmax(1)] / gains.amax(1) for v in (scores, rival_scores)]
-            leads = picks[0] - picks[1]
-            return [leads.mean(), leads.std() / len(leads) ** 0.5]
-        """,
             estimates = (r - baseline)[:, None] * s
             p @ (estimates - g).square().sum(1)
         """,

@@ -66,6 +66,22 @@ def mistakes_in_cispo(
         "the tokens of an answer are added up; take one mean over all tokens": (
             -live.sum(1).mean()
         ),
+        "places after the stop count in the sum": -objective.sum() / mask.sum(),
+        "the sum is divided by the width T; divide it by the number of tokens":
+            -live.sum() / mask.shape[1],
+        "the log-ratio is capped at `high`; cap the ratio, at 1 + high": -mean(
+            (logprobs - old).clamp(max=high).exp() * A * logprobs
+        ),
+        "weight times advantage is capped; cap the weight alone": -mean(
+            (ratio * A).clamp(max=1 + high) * logprobs
+        ),
+        "the cap is at 1 - high; it belongs at 1 + high": -mean(
+            ratio.clamp(max=1 - high) * A * logprobs
+        ),
+        "the advantage has lost its sign": -mean(capped * A.abs() * logprobs),
+        "the ratios of an answer are multiplied; here each token has its own": -mean(
+            whole.exp().clamp(max=1 + high) * A * logprobs
+        ),
     }  # fmt: skip
 
 
@@ -130,4 +146,13 @@ def mistakes_in_leash(
             rewards - beta * logprobs.detach().masked_fill(~mask, 0.0).sum(1),
         "this is what is paid; subtract it from the reward": beta * whole,
         "the ratio π/π_ref is paid, not its logarithm": rewards - beta * whole.exp(),
+        "the mask is the wrong way round; it is true where a token counts":
+            rewards - beta * (everywhere - d).sum(1),
+        "the mask reaches `logprobs` alone; `ref_logprobs` needs it, too":
+            rewards - beta * (d - reference.masked_fill(mask, 0.0)).sum(1),
+        "only the first token pays; all tokens of an answer do": rewards - beta * d[:, 0],
+        "beta divides; multiply by it": rewards - whole / beta,
+        "beta is multiplied in twice": rewards - beta**2 * whole,
+        "the penalty is divided by the number of answers; each answer pays its own in full":
+            rewards - beta * whole / len(rewards),
     }  # fmt: skip

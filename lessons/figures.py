@@ -261,7 +261,10 @@ def weights_by_ratio(ratios: Tensor, curves: dict[float, dict[str, Tensor]]) -> 
         for name, (text, place, side) in texts.items():
             axis.text(*place, text, color=styles[name][0], ha=side)
         axis.set(xlabel="the token's ratio ρ")
-    axes[0].set(ylabel="what its score is multiplied by", ylim=(-0.1, 1.5))
+        axis.set(ylabel="what its score is multiplied by")
+    axes[0].text(0.62, 0.9, "all three", ha="left")
+    axes[0].set(ylim=(-0.1, 1.75))
+    axes[1].text(1.0, -0.92, "all three", ha="left")
     axes[1].set(ylim=(-1.75, 0.1))
     return figure
 

@@ -25,6 +25,10 @@ def mistakes_in_noise(p: Tensor, r: Tensor, s: Tensor, b: float) -> dict[str, Te
         "the length of the distance is not squared": p @ distances.sqrt(),
         "p is missing in g = E[r s]": p @ (estimates - r @ s).square().sum(1),
         "the baseline is missing": p @ (r[:, None] * s - g).square().sum(1),
+        "g is E[r s]; you have E[r² s]": p @ (estimates - (p * r * r) @ s).square().sum(1),
+        "the baseline is V; use the one that is given": (
+            p @ ((r - p @ r)[:, None] * s - g).square().sum(1)
+        ),
     }
 
 
@@ -33,6 +37,7 @@ def mistakes_in_price(p: Tensor, r: Tensor, s: Tensor, G: int) -> dict[str, Tens
     V = p @ r
     variance = p @ (r - V).square()
     squares = s.square().sum(1)
+    joint = p @ ((r - V).square() * squares)
     length = p @ squares
     g = (p * r) @ s
     signal = g.square().sum()
@@ -58,6 +63,9 @@ def mistakes_in_price(p: Tensor, r: Tensor, s: Tensor, G: int) -> dict[str, Tens
         "the mean over the D numbers of s is taken, not their sum": (first / D + signal) / mates,
         "the mean over the D numbers of g is taken, not their sum": (first + signal / D) / mates,
         "the parts are subtracted; add them": (first - signal) / mates,
+        "you have one mean, E[(r − V)² ‖s‖²], or E|r − V| for Var(r); multiply Var(r) by E‖s‖²": (
+            (joint + signal) / mates
+        ),
         "this has the std of the reward; take its variance": (
             (variance.sqrt() * length + signal) / mates
         ),
@@ -86,6 +94,7 @@ def mistakes_in_interval(ours: list, theirs: list, factor: float) -> dict[str, l
     half = factor * error
     with_n = d.std(correction=0).item()
     unpaired = ((a.var() + b.var()) / n).item() ** 0.5
+    of_sorted = factor * (a.sort().values - b.sort().values).std().item() / n**0.5
     of_all = torch.cat([a, b]).std().item() / (2 * n) ** 0.5
 
     def around(middle: float, half_width: float) -> list[float]:
@@ -95,10 +104,11 @@ def mistakes_in_interval(ours: list, theirs: list, factor: float) -> dict[str, l
         "the sign is turned; it is ours − theirs": around(-mean, half),
         "the median stands where the mean belongs": around(d.quantile(0.5).item(), half),
         "the middle of least and largest stands where the mean belongs": around(middle, half),
+        "do not sort; what stands at the same place belongs together": around(mean, of_sorted),
         "the lists are not paired; take differences first": around(mean, factor * unpaired),
         "this is the std of all numbers; take differences first": around(mean, factor * of_all),
-        "std has n below, not n − 1": around(mean, factor * with_n / n**0.5),
-        "std has n below, and it is not divided by √n": around(mean, factor * with_n),
+        "std divides by n; it must divide by n − 1": around(mean, factor * with_n / n**0.5),
+        "std divides by n, not n − 1, and the std is not divided by √n": around(mean, factor * with_n),
         "the std is not divided by √n": around(mean, half * n**0.5),
         "the std is divided by n, not √n": around(mean, half / n**0.5),
         "the std is divided by √(n − 1), not √n": around(mean, half * (n / (n - 1)) ** 0.5),

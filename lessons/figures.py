@@ -376,7 +376,10 @@ def noise_against_none(ratios: dict[str, dict[str, dict[int, list[float]]]]) -> 
 
 
 def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
-    """Differences from a method seed by seed, a panel a dict; a dot a seed, a bar their mean."""
+    """Differences from a method seed by seed; a dot is a seed, a bar their mean.
+
+    Each dict has a panel with its own scale, because differences of .01 matter in one of them.
+    """
     figure, axes = panels(*titled, width=4.9, height=3.4)
     for axis, (title, values) in zip(axes, titled.items()):
         _dots(axis, values, dict.fromkeys(values, BLUE))
@@ -384,10 +387,6 @@ def paired_differences(titled: dict[str, dict[str, list[float]]]) -> Figure:
         axis.set_xlabel(f"area minus that of leave-one-out,\n{title} (dotted)")
         axis.margins(x=0.08)
         axis.grid(axis="y", color=GREY, alpha=0.2)
-    low = min(axis.get_xlim()[0] for axis in axes)
-    high = max(axis.get_xlim()[1] for axis in axes)
-    for axis in axes:
-        axis.set_xlim(low, high)
     return figure
 
 

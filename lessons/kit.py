@@ -143,7 +143,8 @@ def checked_answer(
     if isinstance(got, tuple) and worked.dim() == 1 and len(got) == len(worked):
         if all(torch.as_tensor(number).numel() == 1 for number in got):
             got = list(got)  # of a function that returns several numbers
-    mine = as_number(got, name)
+    listed = isinstance(expected, list) and worked.dim() == 1
+    mine = as_number(got, name, f"a list of {len(worked)} numbers" if listed else "one value")
     if agree(mine, worked, tolerance):
         return got
     for mistake, value in (mistakes or {}).items():
@@ -163,10 +164,10 @@ def copied(value) -> object:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def as_number(value, name: str) -> Tensor:
+def as_number(value, name: str, wanted: str = "one value") -> Tensor:
     """What a function returned as a float64 tensor; an AssertionError for what is no number."""
     kind = type(value).__name__
-    assert not isinstance(value, tuple), f"`{name}` returns a tuple of {len(value)}, not one value"
+    assert not isinstance(value, tuple), f"`{name}` returns a tuple of {len(value)}, not {wanted}"
     try:
         return torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):

@@ -2262,6 +2262,16 @@ WRONG = {
             return p @ (estimates - g).square().sum(1), g
         """,
         "zeros": "return 0.0",
+        "r² in place of r": """
+            g = (p * r * r) @ s
+            estimates = (r - baseline)[:, None] * s
+            return p @ (estimates - g).square().sum(1)
+        """,
+        "V unless the baseline is 0": """
+            g = (p * r) @ s
+            b = p @ r if baseline else baseline
+            return p @ ((r - b)[:, None] * s - g).square().sum(1)
+        """,
         "the second moment": """
             return p @ ((r - baseline)[:, None] * s).square().sum(1)
         """,
@@ -2359,6 +2369,21 @@ WRONG = {
         "the baseline's error alone": """
             variance = p @ (r - p @ r).square()
             return variance * (p @ s.square().sum(1)) / (G - 1)
+        """,
+        "r² in place of r": """
+            variance = p @ (r - p @ r).square()
+            g = (p * r * r) @ s
+            return (variance * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
+        """,
+        "one mean of the product": """
+            joint = p @ ((r - p @ r).square() * s.square().sum(1))
+            g = (p * r) @ s
+            return (joint + g.square().sum()) / (G - 1)
+        """,
+        "E|r − V|": """
+            error = p @ (r - p @ r).abs()
+            g = (p * r) @ s
+            return (error * (p @ s.square().sum(1)) + g.square().sum()) / (G - 1)
         """,
         "the pairs alone": "return ((p * r) @ s).square().sum() / (G - 1)",
         "precedence": """
@@ -2570,6 +2595,22 @@ WRONG = {
             d = torch.tensor(ours) - torch.tensor(theirs)
             half = factor * d.std() / len(d) ** 0.5
             return [d.mean(), -half, half]
+        """,
+        "rounded": """
+            d = torch.tensor([round(a - b, 2) for a, b in zip(ours, theirs)])
+            half = factor * d.std() / len(d) ** 0.5
+            return [d.mean(), d.mean() - half, d.mean() + half]
+        """,
+        "always five seeds": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            mean = d.sum() / 5
+            half = factor * d.std() / len(d) ** 0.5
+            return [mean, mean - half, mean + half]
+        """,
+        "a number and a pair": """
+            d = torch.tensor(ours) - torch.tensor(theirs)
+            half = factor * d.std() / len(d) ** 0.5
+            return d.mean(), (d.mean() - half, d.mean() + half)
         """,
         "sorted": """
             d = torch.tensor(sorted(ours)) - torch.tensor(sorted(theirs))

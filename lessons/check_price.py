@@ -13,6 +13,7 @@ def mistakes_in_noise(p: Tensor, r: Tensor, s: Tensor, b: float) -> dict[str, Te
     noise = p @ distances
     advantages = (r - b).square()
     return {
+        "g is E[r s]; you have E[r² s]": p @ (estimates - (p * r * r) @ s).square().sum(1),
         "‖g‖² is not taken off; subtract g before you square": noise + signal,
         "‖g‖² is taken off twice": noise - signal,
         "this is divided by ‖g‖², as in lesson 02; here it is not": noise / signal,
@@ -25,7 +26,6 @@ def mistakes_in_noise(p: Tensor, r: Tensor, s: Tensor, b: float) -> dict[str, Te
         "the length of the distance is not squared": p @ distances.sqrt(),
         "p is missing in g = E[r s]": p @ (estimates - r @ s).square().sum(1),
         "the baseline is missing": p @ (r[:, None] * s - g).square().sum(1),
-        "g is E[r s]; you have E[r² s]": p @ (estimates - (p * r * r) @ s).square().sum(1),
         "the baseline is V; use the one that is given": (
             p @ ((r - p @ r)[:, None] * s - g).square().sum(1)
         ),

@@ -28,8 +28,33 @@ def mistakes_in_adjoint(rho: float, states: Tensor, truth: Tensor) -> dict[str, 
     for row in reversed(range(len(states) - 1)):
         down[row] = rho * (down[row + 1] + slopes[row + 1])
 
+    not_to_the_start = truth.clone()
+    not_to_the_start[:, 0] = 0.0
+    two_steps = torch.zeros_like(states)
+    for t in (1, 0):
+        two_steps[:, t] = rho * (two_steps[:, t + 1] + slopes[:, t + 1])
+    overwritten = states.clone()
+    for t in reversed(range(states.size(1) - 1)):
+        overwritten[:, t] = rho * (overwritten[:, t + 1] - torch.sin(overwritten[:, t + 1]))
+    leaves = slopes.clone()
+    leaves[:, 0] = 0.0  # the reward of s_0 is none of the sum
+
     return {
-        "all costates are 0": 0 * truth,
+        "all costates are 0 (if you write into `states`: make a new tensor)": 0 * truth,
+        "do not write into `states`: make a new tensor of zeros": overwritten,
+        "the loop ends before t = 0": not_to_the_start,
+        "only two steps are taken; there are states.size(1) − 1": two_steps,
+        "ρ is always .5; use the rho that is given": backwards(
+            lambda later, t: 0.5 * (later + slopes[:, t + 1])
+        ),
+        "these are the slopes of single rewards; a move of s_t moves later states, too": leaves,
+        "these are the slopes of single rewards; a move of s_t moves later states": slopes,
+        "these are the rewards to come; their slope in s_t is asked": backwards(
+            lambda later, t: later + cosines[:, t + 1]
+        ),
+        "λ_T must be 0; yours is 1": backwards(
+            lambda later, t: rho * (later + slopes[:, t + 1]), 1.0
+        ),
         "the sign is turned: the slope of cos s is −sin s": -truth,
         "the sine is not in it: the slope of cos s is −sin s": backwards(
             lambda later, t: rho * (later + cosines[:, t + 1])

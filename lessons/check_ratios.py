@@ -9,11 +9,7 @@ from torch import Tensor
 def mistakes_in_ratios(new: Tensor, old: Tensor, mask: Tensor, level: str) -> dict[str, Tensor]:
     """Wrong ratios (B, T) of log-probabilities new and old (B, T), at one of the three levels."""
     difference = (new - old).masked_fill(~mask, 0.0)
-    logs = {
-        "token": difference,
-        "prefix": difference.cumsum(1),
-        "sequence": difference.sum(1, keepdim=True).expand_as(new),
-    }
+    logs = {name: log_ratios(difference, name) for name in ("token", "prefix", "sequence")}
     log = logs[level]
     length = mask.sum(1, keepdim=True)
     mistakes = {
@@ -71,11 +67,48 @@ def mistakes_in_ratios(new: Tensor, old: Tensor, mask: Tensor, level: str) -> di
         results["the 0 after the stop is multiplied in"] = zeros
         results["return (B, T): repeat the ratio of an answer at its tokens"] = log[:, :1].exp()
         results["return (B, T): repeat the ratio of an answer at its tokens "] = log[:, 0].exp()
+        whole_batch = difference.sum().expand_as(new)
+        results["this multiplies over the whole batch; multiply along the tokens of an answer"] = (
+            exp_where(mask, whole_batch)
+        )
+        to_go = difference.flip(1).cumsum(1).flip(1)
+        results["this multiplies from the token to the end; the whole answer is asked"] = (
+            exp_where(mask, to_go)
+        )
     for other, wrong in logs.items():
         if other != level:
             sentence = f"these are the ratios for level {other!r}"
             results[sentence] = exp_where(mask, wrong)
+
+    turned = "the mask is the wrong way round: it is True up to the stop, and ~mask is behind it"
+    behind = log_ratios((new - old).masked_fill(mask, 0.0), level)
+    for space, wrong in enumerate((
+        behind.exp() * ~mask, behind.exp() * mask, behind.exp(), log.exp() * ~mask
+    )):  # fmt: skip
+        results[turned + " " * space] = wrong
+    short = mask & (mask.cumsum(1) < length)
+    before_stop = log_ratios((new - old).masked_fill(~short, 0.0), level)
+    results["the stop itself belongs to the answer; you leave it out"] = exp_where(
+        short, before_stop
+    )
+    results["the stop itself belongs to the answer; you leave its ratio out"] = exp_where(
+        mask, before_stop
+    )
     return results
+
+
+def log_ratios(difference: Tensor, level: str) -> Tensor:
+    """The logarithms (B, T) of the ratios at a level, of differences (B, T) at each token."""
+    if level == "prefix":
+        return difference.cumsum(1)
+    if level == "sequence":
+        return difference.sum(1, keepdim=True).expand_as(difference)
+    return difference
+
+
+def old_logprobs_of_colleagues(engine: Tensor, trainer: Tensor) -> dict[str, Tensor]:
+    """What the colleagues of "Break it" subtract; engine and trainer are log-probabilities."""
+    return {"first": engine, "second": trainer.clone()}
 
 
 def exp_where(mask: Tensor, logs: Tensor) -> Tensor:
@@ -102,6 +135,15 @@ def mistakes_in_errors(
         in_order.append(used[limits.index(limit)])
     below = [judge(ratio.masked_fill(ratio >= limit, 0.0)) for limit in limits]
 
+    both_sides = []
+    whole_rows = []
+    for limit in limits:
+        outside = (ratio > limit) | (ratio < 1 / limit)
+        inside = ratio.clamp(min(limit, 1 / limit), limit)
+        both_sides.append(judge(inside if mode == "cap" else ratio.masked_fill(outside, 0.0)))
+        above = (ratio > limit).any(1, keepdim=True)
+        whole_rows.append(judge(ratio.masked_fill(above, 0.0)))
+
     again = []
     for i in range(len(limits)):
         lowest = min(limits[: i + 1])
@@ -126,8 +168,21 @@ def mistakes_in_errors(
         "return the errors in the order in which the limits are given": errors(in_order),
         "a ratio equal to the limit is not above it, and stays": errors(below),
         "masked weights keep their ratio; you replace it by 1": errors(kept_as_one),
-        "a ratio above the limit becomes 1": errors(set_to_one),
-        "the ratios are not limited at all": errors([judge(ratio) for _ in limits]),
+        "a ratio above the limit must not become 1, as it does in yours": errors(set_to_one),
+        "only a ratio above the limit changes; you also change those below 1/limit":
+            errors(both_sides),
+        "only the ratio above the limit becomes 0, not all ratios of its answer":
+            errors(whole_rows),
+        "divide by the `samples` that are given, not by 5":
+            [bias**2 + variance / 5 for bias, variance in used],
+        "take the bias that the judge returns, not your own":
+            own_bias(ratio, limits, used, mode, samples),
+        "return one number for each limit, not bias and variance apart":
+            [[bias**2, variance / samples] for bias, variance in used],
+        "the judge's bias is the distance already; you subtract it from 1":
+            [(1 - bias) ** 2 + variance / samples for bias, variance in used],
+        "some or all of the ratios above the limit stay as they are":
+            errors([judge(ratio) for _ in limits]),
         "the bias is not squared": [bias + variance / samples for bias, variance in used],
         "the variance is not divided by the number of samples":
             [bias**2 + variance for bias, variance in used],
@@ -151,3 +206,14 @@ def mistakes_in_errors(
         "the judge returns the bias first, then the variance":
             [variance**2 + bias / samples for bias, variance in used],
     }  # fmt: skip
+
+
+def own_bias(ratio: Tensor, limits: list, used: list, mode: str, samples: int) -> list[float]:
+    """Errors with the distance from the unlimited mean in place of the judge's bias."""
+    results = []
+    for limit, (_, variance) in zip(limits, used):
+        limited = ratio.clamp(max=limit)
+        if mode == "mask":
+            limited = ratio.masked_fill(ratio > limit, 0.0)
+        results.append((limited - ratio).mean().item() ** 2 + variance / samples)
+    return results

@@ -70,7 +70,7 @@ def noisy_costates(starts: Tensor, noisy: Tensor, noise_free: Tensor, truth: Ten
     axis.annotate("without noise", (starts[-1], noise_free[-1]), (9, 0), color=RED, **style)
     axis.annotate("∇V, exact", (starts[-1], truth[-1]), (9, 0), color=BLUE, **style)
     labels = ((f"● mean of {noisy.shape[1]:,} noisy rollouts", 0.11, "black"),
-              ("· 12 of them", 0.04, SKY))  # fmt: skip
+              ("· 12 of these rollouts", 0.04, SKY))  # fmt: skip
     for label, height, color in labels:
         axis.annotate(label, (0.02, height), xycoords="axes fraction", color=color)
     axis.set(xlabel="state s where the rollout starts (radians)", xlim=(-3.2, 4.4))
@@ -527,7 +527,7 @@ def samplers_of_study(study: list[dict]) -> list[dict]:
             "bias: none": [row["V"]["none"][0] for row in rows],
             "bias: token": [row["V"]["token"][0] for row in rows],
             "best cap": best,
-            "error without cap / with": quotients,
+            "error: no cap / best cap": quotients,
         }
         line = {"sampler": sampler}
         for name, numbers in columns.items():

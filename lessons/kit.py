@@ -141,8 +141,13 @@ def checked_answer(
     assert got is not None, f"`{name}` returns None: is a `return` missing?"
     worked = as_number(list(expected) if isinstance(expected, tuple) else expected, name)
     if isinstance(got, tuple) and worked.dim() == 1 and len(got) == len(worked):
-        if all(torch.as_tensor(number).numel() == 1 for number in got):
+        sizes = [torch.as_tensor(number).numel() for number in got]
+        if max(sizes) == 1:
             got = list(got)  # of a function that returns several numbers
+        elif isinstance(expected, tuple):
+            place = sizes.index(max(sizes)) + 1
+            several = f"value {place} that `{name}` returns has {max(sizes)} numbers; one is needed"
+            raise AssertionError(f"{several} ({hint})")
     listed = isinstance(expected, list) and worked.dim() == 1
     mine = as_number(got, name, f"a list of {len(worked)} numbers" if listed else "one value")
     if agree(mine, worked, tolerance):
@@ -183,7 +188,7 @@ def readable(value) -> object:
     """A number, truth value or tensor as Python has it, numbers with four digits."""
     value = torch.as_tensor(value).detach()
     if value.dtype != torch.bool:
-        value = value.double().round(decimals=4)
+        value = value.double().round(decimals=4) + 0.0  # no -0.0
     return value.tolist()
 
 

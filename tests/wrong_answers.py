@@ -1729,6 +1729,18 @@ WRONG = {
         "no return": "logratio = (logprobs - old_logprobs).masked_fill(~mask, 0.0)",
         "a tuple": "return logprobs.exp(), old_logprobs.exp()",
         "a method that is not there": three_ratios(log="logprobs.minus(old_logprobs)"),
+        "capped": three_ratios(end="log.exp().clamp(max=4).masked_fill(~mask, 0.0)"),
+        "the mask turned": three_ratios(
+            log="(logprobs - old_logprobs).masked_fill(mask, 0.0)",
+            end="log.exp().masked_fill(mask, 0.0)",
+        ),
+        "the mask turned at first": three_ratios(
+            log="(logprobs - old_logprobs).masked_fill(mask, 0.0)"
+        ),
+        "without the stop": three_ratios(
+            log="(logprobs - old_logprobs) * (mask & (mask.cumsum(1) < mask.sum(1, True)))"
+        ),
+        "the whole batch": three_ratios(sequence="log.sum().expand_as(mask)"),
         "the lessons' own": """
             return correction_weights(logprobs - old_logprobs, logprobs, mask, 1.0)[level] * mask
         """,
@@ -1798,6 +1810,22 @@ WRONG = {
         """,
         "the judge's pair squared": loop_over_limits(pair="both", error="both**2"),
         "no return": loop_over_limits(end="None"),
+        "a whole answer masked": loop_over_limits(
+            mask="ratio.masked_fill((ratio > limit).any(1, keepdim=True), 0.0)"
+        ),
+        "masked by the first token": loop_over_limits(mask="ratio * (ratio[:, :1] <= limit)"),
+        "masked by the last token": loop_over_limits(mask="ratio * (ratio[:, -1:] <= limit)"),
+        "masked by the product": loop_over_limits(
+            mask="ratio * (ratio.prod(1, keepdim=True) <= limit)"
+        ),
+        "a bias of one's own": loop_over_limits(
+            error="(weights - ratio).mean().item() ** 2 + variance / samples"
+        ),
+        "five samples": loop_over_limits(error="bias**2 + variance / 5"),
+        "masked below, too": loop_over_limits(
+            mask="ratio.masked_fill((ratio > limit) | (ratio < 1 / limit), 0.0)"
+        ),
+        "bias and variance apart": loop_over_limits(error="(bias**2, variance / samples)"),
     },
     "07-adjoint": {
         "the sign of the reward": BACKWARDS.format("rho * (later + sine)", "costates"),
@@ -1841,6 +1869,24 @@ WRONG = {
             return costates
         """,
         "zeros": "return torch.zeros_like(states)",
+        "written into the states": """
+            costates = states
+            costates[:, -1] = 0
+            for t in reversed(range(states.shape[1] - 1)):
+                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t + 1]))
+            return costates
+        """,
+        "not to the start": """
+            costates = torch.zeros_like(states)
+            for t in range(states.shape[1] - 2, 0, -1):
+                costates[:, t] = rho * (costates[:, t + 1] - torch.sin(states[:, t + 1]))
+            return costates
+        """,
+        "half is always left": BACKWARDS.format("0.5 * (later - sine)", "costates"),
+        "the rewards to come": BACKWARDS.format(
+            "later + torch.cos(states[:, t + 1])", "costates"
+        ),
+        "single slopes": "return -torch.sin(states)",
         "starts from the last reward": """
             costates = -torch.sin(states)
             for t in reversed(range(states.shape[1] - 1)):
@@ -1892,6 +1938,7 @@ WRONG = {
         "one noisy rollout": ROLLOUTS.format("noisy[0, 0].item(), quiet[0, 0].item()"),
         "the mean alone": ROLLOUTS.format("noisy[:, 0].mean().item()"),
         "all costates": ROLLOUTS.format("noisy[:, 0], quiet[:, 0]"),
+        "a number for each copy": ROLLOUTS.format("noisy[:, 0].mean().item(), quiet[:, 0]"),
         "without the return": ROLLOUTS.format("None"),
         "the median": ROLLOUTS.format("noisy[:, 0].median().item(), quiet[0, 0].item()"),
         "a noisy rollout as the quiet one": ROLLOUTS.format(

@@ -31,6 +31,11 @@ def mistakes_in_samples(p: Tensor, costates: Tensor, cosine: float) -> dict[str,
         ),
         "the distances are not squared": p @ distances.sqrt() / signal,
         "neither the distances nor ‖∇V‖ are squared": p @ distances.sqrt() / signal.sqrt(),
+        "p is squared; weight each squared distance with p once": p.square() @ distances / signal,
+        "torch's var counts every costate the same and divides by M - 1; weight them with p": (
+            costates.var(0).sum() / signal
+        ),
+        "the sign is wrong; the factor is cosine² / (1 − cosine²)": -relative,
         "this is upside down: ‖∇V‖² over the absolute error": 1 / relative,
     }
     mistakes = {}
@@ -88,6 +93,12 @@ def mistakes_in_bias(Q: Tensor, pi: Tensor, M: Tensor) -> dict[str, Tensor]:
         "½ is not the mean of Q: subtract Σ π(v) Q(v), or the mean row from M": (
             -(pi * (Q - 0.5)) @ M
         ),
+        "the derivative is not divided by V; this is that of log V": dropped / -(pi @ Q),
+        "the first token is left out of the sum": -(pi * Q)[1:] @ scores[1:],
+        "the mean row of M is taken with Q; take it under π": -(pi * Q) @ (M - Q @ M),
+        "the rows of M are added up; take their mean under π": -(pi * Q) @ (M - M.sum(0)),
+        "the bias is divided by its length": -dropped / dropped.norm(),
+        "K / (K − 1) belongs to samples; π is known exactly": -dropped * len(Q) / (len(Q) - 1),
         "this is the length of the bias; return the vector": dropped.norm(),
         "the mean over tokens is taken, not their sum": -dropped / len(Q),
         "π is there twice": -(pi * pi * Q) @ scores,

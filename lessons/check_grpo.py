@@ -30,6 +30,12 @@ def usual_mistakes(rewards: Tensor, group_size: int) -> dict[str, Tensor]:
     centred = groups - groups.mean(1, keepdim=True)
     std = groups.std(1, keepdim=True)
     return {
+        "live groups get 0, as dead ones do; dead are only groups whose rewards are all equal, and "
+        "a live group's std stays as it is, however small": 0 * right,
+        "a live group gets 0, as a dead one does; dead are only groups whose rewards are all equal":
+            torch.cat([right[:-group_size], 0 * right[-group_size:]]),
+        "the first group gets 0, but it is live; dead are only groups whose rewards are all equal":
+            torch.cat([0 * right[:group_size], right[group_size:]]),
         "answers to different prompts are compared: a group is `group_size` successive rows":
             mixed.view(-1, group_size).T.flatten(),
         "each group needs its own mean and std, not those of the whole batch":
@@ -46,14 +52,17 @@ def usual_mistakes(rewards: Tensor, group_size: int) -> dict[str, Tensor]:
         "the mean is subtracted, but nothing is divided by the std": centred.flatten(),
         "the std has G below its squares, where G - 1 is asked":
             right * (group_size / (group_size - 1)) ** 0.5,
+        "the mean is not subtracted": (groups / std).flatten(),
+        "the sum of the group is subtracted, not its mean":
+            ((groups - groups.sum(1, keepdim=True)) / std).flatten(),
+        "mean and std go over the groups, dimension 0; they belong over dimension 1":
+            ((groups - groups.mean(0)) / groups.std(0)).flatten(),
         "an answer's own reward is left out of the mean, as in lesson 02; GRPO leaves it in":
             right * group_size / (group_size - 1),
         "an epsilon of 1e-4 stands beside the std":
             (centred / (std + 1e-4)).flatten(),
-        "a live group is taken for a dead one; dead are only groups whose rewards are all equal":
-            torch.cat([right[:-group_size], 0 * right[-group_size:]]),
-        "live groups are taken for dead ones; dead are only groups whose rewards are all equal":
-            0 * right,
+        "an epsilon of 1e-6 stands beside the std, too large for rewards this close":
+            (centred / (std + 1e-6)).flatten(),
         "a live group is taken for a dead one: first and last reward can be equal by chance":
             right.view(-1, group_size).masked_fill(groups[:, :1] == groups[:, -1:], 0).flatten(),
     }  # fmt: skip
@@ -71,9 +80,11 @@ def check_grpo_loop(
     optimizer = WatchedDescent(policy.parameters())
     generator = torch.Generator().manual_seed(0)
     calls = []
+    samples = []
     arguments = (policy, env, optimizer, generator, ROLLOUTS, group_size, updates)
     error = None
-    with noted_calls(learn, "clipped_loss", calls), disabled(*refused, trained):
+    noted = noted_calls(learn, "clipped_loss", calls), noted_calls(learn, "sample", samples)
+    with noted[0], noted[1], disabled(*refused, trained):
         try:
             curve = answer(learn, *arguments)
         except AssertionError as stopped:
@@ -97,6 +108,8 @@ def check_grpo_loop(
         return
     batch = sample(start, env, env.prompts, group_size, torch.Generator().manual_seed(0))
     slip = slip_in_loss(calls, batch, updates, error) or slip_in_steps(optimizer, error, updates)
+    if len(samples) > ROLLOUTS:
+        slip = "`sample` is called more than once in a rollout: each batch serves all its updates"
     if slip is None and error is not None:
         raise error
     if slip is None:
@@ -211,6 +224,13 @@ def slip_in_loss(
             return (
                 "the second update uses the log-probabilities of the first, though the weights "
                 "have moved: call `completion_logprobs` inside the loop over updates"
+            )
+    if len(calls) > 2 and updates > 2:
+        third = calls[2]["old_logprobs"]
+        if not agree(old.detach()[live], third.detach()[live], 1e-6):
+            return (
+                "the old log-probabilities change from update to update: they stay those of the "
+                "policy that wrote the answers"
             )
     if old.requires_grad:
         return (

@@ -220,7 +220,8 @@ def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> 
     """Share of live groups against V: exact curves, and sampled dots.
 
     `curves` maps two group sizes, the smaller one first, to (V, share); `dots` maps the label of a
-    policy to the same by group size, with a place for each prompt. A policy has one colour.
+    policy to the same by group size, with a place for each prompt. A policy has one colour, and the
+    dots of the larger groups are hollow.
     """
     title = "A group is live if it has both right and wrong answers"
     figure, (axis,) = panels(title, width=7.4, height=4.0)
@@ -231,8 +232,9 @@ def live_groups(curves: dict[int, tuple], dots: dict[str, dict[int, tuple]]) -> 
         label = f"groups of {size}"
         axis.annotate(label, place, (0, height), textcoords="offset points", ha="center")
     for (label, sizes), color in zip(dots.items(), (ORANGE, BLUE)):
-        for success, share in sizes.values():
-            axis.plot(success, share, "o", color=color, markersize=5, label=label)
+        for (success, share), inside in zip(sizes.values(), (color, "white")):
+            style = dict(color=color, markersize=5, markerfacecolor=inside)
+            axis.plot(success, share, "o", label=label, **style)
             label = None  # one entry in the legend
     axis.legend(loc="lower center", frameon=False)
     axis.set(xlabel="V, the probability of a right answer to the prompt (exact)")
@@ -439,7 +441,8 @@ def error_and_signal(rows: list[dict]) -> Figure:
 
     A row has factor, nats, absolute, signal and relative.
     """
-    figure, (axis,) = panels("The ratio of the curves is the relative error", width=7.4)
+    title = "Dotted: the ratio of the curves, which is the number of costates needed"
+    figure, (axis,) = panels(title, width=7.4)
     factors = [row["factor"] for row in rows]
     axis.plot(factors, [row["absolute"] for row in rows], "o-", color=RED, linewidth=2)
     axis.plot(factors, [row["signal"] for row in rows], "o-", color=BLUE, linewidth=2)

@@ -15,6 +15,9 @@ from IPython.display import Code
 from torch import Tensor
 
 from minicf.costate import alignment
+from minicf.env import World
+from minicf.gpt import GPT
+from minicf.tap import tap
 
 shell = get_ipython()
 if shell is not None:
@@ -74,6 +77,23 @@ def interval_text(mean: float, low: float, high: float, digits: int = 2) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def written_by_hand(env: World, prompt: Tensor, text: str, strength: float) -> GPT:
+    """A random GPT whose next token is that of `text`, by so many nats over the others."""
+    policy = GPT.for_world(env, n_head=2, d_model=16).double()
+    with torch.no_grad():
+        for weight in policy.parameters():
+            if weight.dim() == 2:
+                weight *= 10  # so that attention matters
+    tokens = env.encode(text)
+    with tap(policy.head) as inputs:  # what enters the read-out
+        policy(torch.cat([prompt, tokens[:-1]])[None])
+    features = inputs[0][0, len(prompt) - 1 :].detach()  # a row for each token of the text
+    logits = strength * torch.eye(len(env.vocab), dtype=torch.float64)[tokens]
+    with torch.no_grad():
+        policy.head.weight.copy_((torch.linalg.pinv(features) @ logits).T)
+    return policy
 
 
 def answer(function: Callable, *arguments, **options):

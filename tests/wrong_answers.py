@@ -969,6 +969,29 @@ WRONG = {
         "rewards rounded to one decimal": advantages_of().replace(
             "rewards.view", "rewards.round(decimals=1).view"
         ),
+        "rewards rounded to two decimals": advantages_of().replace(
+            "rewards.view", "rewards.round(decimals=2).view"
+        ),
+        "dead if the std is below 1e-6": advantages_of(dead="groups.std(1, keepdim=True) < 1e-6"),
+        "dead if the rewards are within 0.01": advantages_of(
+            dead="groups.amax(1, keepdim=True) - groups.amin(1, keepdim=True) < 0.01"
+        ),
+        "dead if the rewards are close": advantages_of(
+            dead="torch.isclose(groups.amax(1, keepdim=True), groups.amin(1, keepdim=True))"
+        ),
+        "a smallest std": advantages_of(std="groups.std(1, keepdim=True).clamp(min=1e-2)"),
+        "dead if all are below .31": advantages_of(
+            dead="(groups < 0.31).all(1, keepdim=True) | (groups == 1).all(1, keepdim=True)"
+        ),
+        "in place": """
+            groups = rewards.view(-1, group_size)
+            equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+            std = groups.std(1, keepdim=True).masked_fill(equal, 1.0)
+            groups -= groups.mean(1, keepdim=True)
+            groups /= std
+            groups.masked_fill_(equal, 0.0)
+            return rewards
+        """,
         "the std of the whole batch": advantages_of(std="rewards.std().expand(len(groups), 1)"),
         "the mean of the whole batch": advantages_of(mean="rewards.mean()"),
         "the variance for the std": advantages_of(std="groups.var(1, keepdim=True)"),
@@ -1068,6 +1091,20 @@ WRONG = {
     },
     "04-loop": {
         "another policy's new log-probabilities": loop_of_updates(writer="early"),
+        "old log-probabilities of the update before": loop_of_updates(
+            end="old_logprobs = logprobs.detach()"
+        ),
+        "a new batch for each update": """
+            for update in range(updates):
+                batch = sample(policy, env, env.prompts, group_size, generator)
+                advantages = group_advantages(batch.rewards, group_size)
+                answers = (env.prompts, batch.completions, group_size)
+                logprobs = completion_logprobs(policy, *answers)
+                loss = clipped_loss(logprobs, batch.logprobs, advantages, batch.mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        """,
         "a point of the curve at each update": loop_of_updates(end="curve.append(0.5)"),
         "an optimiser of its own": loop_of_updates(
             start="optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)"
@@ -1977,6 +2014,20 @@ WRONG = {
         ),
     },
     "09-samples": {
+        "the sign": """
+            g = p @ costates
+            relative = p @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine**2 / (cosine**2 - 1)
+        """,
+        "p squared": """
+            g = p @ costates
+            relative = p**2 @ (costates - g).square().sum(1) / g.square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
+        "torch's var": """
+            relative = costates.var(0).sum() / (p @ costates).square().sum()
+            return relative * cosine**2 / (1 - cosine**2)
+        """,
         "the cosine is left out": """
             g = p @ costates
             return p @ (costates - g).square().sum(1) / g.square().sum()
@@ -2095,6 +2146,17 @@ WRONG = {
         """,
     },
     "09-bias": {
+        "divided by V": "return -(pi * Q) @ (M - pi @ M) / (pi @ Q)",
+        "without the first token": "return -(pi * Q)[1:] @ (M - pi @ M)[1:]",
+        "the mean of M under Q": "return -(pi * Q) @ (M - Q @ M)",
+        "the sum of M": "return -(pi * Q) @ (M - M.sum(0))",
+        "of length 1": """
+            bias = -(pi * Q) @ (M - pi @ M)
+            return bias / bias.norm()
+        """,
+        "an unbiased covariance": """
+            return -(pi * Q) @ (M - pi @ M) * len(Q) / (len(Q) - 1)
+        """,
         "zeros": "return torch.zeros(M.shape[1], dtype=M.dtype)",
         "the sign": "return (pi * Q) @ (M - pi @ M)",
         "nothing centred": "return -(pi * Q) @ M",

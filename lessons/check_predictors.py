@@ -50,6 +50,11 @@ def wrong_shares(correct: list[int], n: int, k: int, shares: list[float]) -> dic
         "this is pass@1, c/n: subsets of one answer, not of k": [c / n for c in correct],
         "this is k · c/n, which counts a subset with two right answers twice":
             [k * c / n for c in correct],
+        "k right answers are not enough for a share of 1: a subset of k wrong ones may be left":
+            [1.0 if c >= k else share for c, share in zip(correct, shares)],
+        "with n − c = k wrong answers one subset holds no right one, so the share is below 1":
+            [1.0 if n - c <= k else share for c, share in zip(correct, shares)],
+        "the shares are rounded; return all their digits": [round(share, 2) for share in shares],
         "the subsets have one answer too few":
             [1 - math.comb(n - c, k - 1) / math.comb(n, k - 1) for c in correct],
         "the prompts were thrown together; each has its own share": [pooled] * len(correct),
@@ -84,6 +89,8 @@ def check_lead(
         "the leads are added up over seeds; their mean is asked": lead * len(gains),
         "one checkpoint is picked for all seeds, by mean scores; each seed has its own pick":
             lead_by_loops(common(scores), common(rival_scores), gains)[0],
+        "this is the share that our own picks miss; the lead is our share minus the rival's":
+            1 - picked(scores, gains).mean(),
         "the picks run along the seeds; each is among the checkpoints of one seed, dimension 1":
             lead_by_loops(scores.T, rival_scores.T, gains.T)[0],
         "this is the largest score, not the gain at that checkpoint":
@@ -110,7 +117,8 @@ def check_lead(
             ((ours.var() + theirs.var()) / count) ** 0.5,
         "this is the standard deviation of the differences; divide it by the root of the number "
         "of seeds": error * count**0.5,
-        "it is divided by the number of seeds, not by its root": error / count**0.5,
+        "it is divided by the number of seeds, or by the root of the number of all gains, not by "
+        "the root of the number of seeds": error / count**0.5,
         "it is divided by the root of the number of checkpoints, not of seeds":
             error * (count / gains.size(1)) ** 0.5,
         "the standard deviation has S below its squares, where S − 1 is asked":

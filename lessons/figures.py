@@ -329,7 +329,7 @@ def predictors_by_corpus(
     for text, place in zip(axes[0].get_yticklabels(), places):
         text.set_color(BLUE if place >= len(without_gradient) else "#8A5A00")
     figure.suptitle(
-        "Blue needs ∇V, orange does not. Right of 0 is the right order. Dots: means over seeds"
+        "Positive: it ranks the checkpoints as the gain does. Blue needs ∇V, orange does not."
     )
     return figure
 

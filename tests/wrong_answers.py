@@ -2196,6 +2196,19 @@ WRONG = {
         """,
         "pass@1": "return [c / n for c in correct]",
         "k times pass@1": "return [k * c / n for c in correct]",
+        "k right answers taken for a share of 1": """
+            return [1.0 if c >= k else 1 - math.comb(n - c, k) / math.comb(n, k) for c in correct]
+        """,
+        "k wrong answers taken for a share of 1": """
+            return [1.0 if n - c <= k else 1 - math.comb(n - c, k) / math.comb(n, k)
+                    for c in correct]
+        """,
+        "rounded": """
+            return [round(1 - math.comb(n - c, k) / math.comb(n, k), 2) for c in correct]
+        """,
+        "by heart": """
+            return {4: [0, 0.5, 1, 1], 7: [0.4286, 0.8857, 0.9714], 8: [0, 0.5, 0.786]}[n]
+        """,
         "one draw fewer": """
             return [1 - math.comb(n - c, k - 1) / math.comb(n, k - 1) for c in correct]
         """,
@@ -2285,6 +2298,17 @@ WRONG = {
             picks = [gains[:, v.mean(0).argmax()] / gains.amax(1) for v in (scores, rival_scores)]
             leads = picks[0] - picks[1]
             return [leads.mean(), leads.std() / len(leads) ** 0.5]
+        """,
+        "the share that is missed": """
+            best = gains.amax(1)
+            missed = (best - gains.gather(1, scores.argmax(1, keepdim=True))[:, 0]) / best
+            return [missed.mean(), missed.std() / len(missed) ** 0.5]
+        """,
+        "divided by the root of all numbers": """
+            picks = [gains.gather(1, v.argmax(1, keepdim=True))[:, 0] / gains.amax(1)
+                     for v in (scores, rival_scores)]
+            leads = picks[0] - picks[1]
+            return [leads.mean(), leads.std() / gains.numel() ** 0.5]
         """,
         "over the wrong dimension": """
             picks = [gains.gather(0, v.argmax(0, keepdim=True))[0] / gains.amax(0)

@@ -90,6 +90,10 @@ def mistakes_in_loss(
             "the minimum is of ratios; take it of the products, because A may be negative":
                 -(torch.minimum(ratio, banded) * A)[mask].mean(),
             "low and high of the clip are swapped": -swapped[mask].mean(),
+            "the product is clipped; clip the ratio, then multiply by A":
+                -torch.minimum(ratio * A, (ratio * A).clamp(1 - low, 1 + high))[mask].mean(),
+            "the band is laid on the logarithm of the ratio":
+                -objective(ratio, logratio.clamp(-low, high).exp())[mask].mean(),
             "both ends of the band come from low; the upper one is 1 + high":
                 -objective(ratio, ratio.clamp(1 - low, 1 + low))[mask].mean(),
             "both ends of the band come from high; the lower one is 1 − low":
@@ -131,6 +135,7 @@ def mistakes_in_slope(
         low, high = clip
         inside = (ratio >= 1 - low) & (ratio <= 1 + high)
         kept = inside | ((ratio > 1 + high) == (A < 0))
+        first_band = torch.where(A > 0, ratio <= 1.4, ratio >= 0.9)  # of the check before
         scores = -(ratio * A).masked_fill(~mask, 0.0) / mask.sum()
         right = scores * kept
         plain = -A.expand_as(ratio).masked_fill(~mask, 0.0) / mask.sum()
@@ -140,6 +145,7 @@ def mistakes_in_slope(
             "the gradient of answers that moved the wrong way is gone; only the clip may remove it":
                 scores * inside,
             "the gradient of the clipped tokens is still there": scores,
+            "the clip is always (0.1, 0.4); use the one that is given": scores * first_band,
             "this is the gradient of the plain policy gradient; no clip acts on it": plain,
             "the gradient lacks the ratio: ρ itself must not be detached": plain * kept,
             "no gradient flows into logprobs: something on the way is detached": 0 * scores,
@@ -286,13 +292,18 @@ def mistakes_in_gae(
         "a token after the stop counts; check the length":
             backwards(late, v=long, after=long, counted=longer),
         "λ is missing: this is the return minus V": of_lambda(discount, 1.0),
-        "this is the one-step error δ; the later errors are missing": deltas,
+        "this is the one-step error δ; the later errors are missing, or λ is taken for 1 − λ":
+            deltas,
+        "γ is always 0.9; use the discount that is given": of_lambda(0.9, gae_lambda),
+        "λ is always 0.5; use the one that is given": of_lambda(discount, 0.5),
         "every token gets the reward; it comes with the last one": backwards(everywhere),
         "the reward comes at the end of the row; it belongs to the answer's last token":
             at_row_end,
         "the reward stands at the end of the row; the answer's last token gets it":
             at_row_end * mask,
-        "the reward is missing": backwards(0 * paid),
+        "no answer here gets its reward; it comes with the last token inside the mask":
+            backwards(0 * paid),
+        "the loop passes over the last token": backwards(0 * paid, counted=shorter),
         "values after the stop are used; after the last token the value is 0": past_the_stop,
         "V of the state before the token is not subtracted": bare,
         "the last token's own V is not subtracted": no_last,

@@ -199,7 +199,7 @@ def clip_objective(
 
 def ends_of_runs(ends: dict[str, list[float]], start: float) -> Figure:
     """V at the end of runs: a line for each way to learn, a dot for each seed, a bar at the mean."""
-    title = "Six ways to learn from one start: V at the end, a dot for each seed"
+    title = "Five ways to learn from one start: V at the end, a dot for each seed"
     figure, (axis,) = panels(title, width=7.6, height=3.2)
     places = range(len(ends), 0, -1)
     for place, values in zip(places, ends.values()):

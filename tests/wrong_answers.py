@@ -831,6 +831,10 @@ WRONG = {
         "the minimum of the ratios": clip_loss(objective="torch.minimum(ratio, banded) * A"),
         "the sides of the clip swapped": clip_loss(banded="ratio.clamp(1 - high, 1 + low)"),
         "the usual clip": clip_loss(banded="ratio.clamp(0.8, 1.2)"),
+        "the clip of the first check": clip_loss(banded="ratio.clamp(0.9, 1.4)"),
+        "the product clipped": clip_loss(
+            objective="torch.minimum(ratio * A, (ratio * A).clamp(1 - low, 1 + high))"
+        ),
         "the band is low to high": clip_loss(banded="ratio.clamp(low, high)"),
         "tokens after the stop": clip_loss(loss="-objective.mean()"),
         "the stop does not count": clip_loss(
@@ -929,6 +933,12 @@ WRONG = {
         "the trace undiscounted": loop_of_gae(trace="gae_lambda"),
         "without a discount": loop_of_gae(delta="r + v - values[b, t]", trace="gae_lambda"),
         "the later advantage whole": loop_of_gae(trace="1.0"),
+        "the discount of the example": loop_of_gae(
+            delta="r + 0.9 * v - values[b, t]", trace="0.9 * gae_lambda"
+        ),
+        "the lambda of the example": loop_of_gae(trace="0.5 * discount"),
+        "one minus lambda": loop_of_gae(trace="(1 - gae_lambda) * discount"),
+        "the reward after the last token": loop_of_gae(r="rewards[b] if t == length else 0.0"),
         "forwards in time": loop_of_gae(
             order="range(length)",
             delta="r + discount * (values[b, t + 1] if t + 1 < length else 0.0) - values[b, t]",

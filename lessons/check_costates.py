@@ -1,11 +1,84 @@
-"""What usual mistakes in lesson 08's exercises lead to: a sentence, and the value that it names."""
+"""Lesson 08's visible checks, and what usual mistakes lead to: a sentence, and the value it names."""
+
+import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from minicf.costate import alignment
-from minicf.rollout import token_logprobs
+from kit import answer, check_answer
+from minicf.costate import alignment, empirical_costates
+from minicf.env import World
+from minicf.exact import value_gradient
+from minicf.gpt import GPT
+from minicf.rollout import Rollout, token_logprobs
 from minicf.tap import tap
+
+
+def check_costates(function: Callable, batch: Rollout, middle: GPT, early: GPT) -> None:
+    """Compare a learner's costates with the package's, at two layers, also of shorter prompts."""
+    advantages = batch.rewards - 0.3
+    for policy, P, layer in ((middle, 3, 0), (early, 3, 1), (middle, 2, 0)):
+        rollout = dataclasses.replace(batch, prompts=batch.prompts[:, -P:])
+        at = policy.stream[layer]
+        given = (policy, rollout.prompts, batch.completions, batch.mask, advantages, at)
+        truth = empirical_costates(policy, rollout, advantages, at)
+        mistakes = {**mistakes_in_costates(*given), **costates_elsewhere(*given)}
+        hint = f"20 completions of prompts of {P} tokens, entering policy.stream[{layer}]"
+        check_answer(
+            function, given, truth, hint, empirical_costates, tolerance=1e-4, mistakes=mistakes
+        )
+
+
+def compared_with_gradient(
+    means: Tensor, completions: int, policy: GPT, env: World, prompt: Tensor, start: Tensor
+) -> list[dict]:
+    """Mean costates (P+T-1, D) entering block 0 beside ∇V, after a prompt and what is written.
+
+    A row of a table for the last token that stands, and for all of the prompt if `start` is empty.
+    """
+    standing = torch.cat([prompt, start])
+    last = len(standing) - 1
+    rows = []
+    for position in range(0 if len(start) == 0 else last, last + 1):
+        exact = value_gradient(policy, env, prompt, start, policy.blocks[0], position)
+        cosine, length = alignment(means[position], exact)
+        rows.append({
+            "position of": env.decode(standing)[position],
+            "completions": completions,
+            "cosine": cosine.item(),
+            "length ÷ that of ∇V": length.item(),
+        })  # fmt: skip
+        distance = (means[position] - exact).norm()
+        assert distance < 1e-3 * exact.norm(), "the mean should be ∇V"
+    return rows
+
+
+def check_cosines(function: Callable, first: Tensor, second: Tensor, cosines: Tensor) -> None:
+    """Compare a learner's cosines with the worked ones; short vectors, right angles, zeros."""
+    mixed = torch.tensor([[[1.0, -1], [0, 0]], [[1, 1], [2, 0]]])
+    hint = "vectors at right angles have the cosine 0; nan is for vectors that are all zeros"
+    check_answer(function, (mixed, mixed.flip(0)), torch.zeros(2), hint, alignment)
+
+    short = ((first * 1e-18, second), (first, second * 1e-18), (first / 1e6, second / 1e6))
+    for given in short:
+        hint = (
+            "one vector or both are short, but not zero: they have a direction; no epsilon is "
+            "needed (torch's cosine_similarity and normalize have one), and no threshold"
+        )
+        check_answer(function, given, cosines, hint, alignment)
+
+    one_dead = torch.cat([first, torch.zeros_like(first[:1])])
+    none_dead = torch.cat([second, second[:1]])
+    for given in ((one_dead, none_dead), (none_dead, one_dead)):
+        left = given[0].clone()
+        truth = given[1].clone()
+        got = answer(function, left, truth)
+        assert torch.is_tensor(got) and got.shape == (5,), "for five prompts the shape must be (5,)"
+        assert got[4].isnan(), "zeros, on either side, have no direction: nan, neither 0 nor 1"
+        assert not got[:4].isnan().any(), "nan belongs to the prompt of zeros, and to no other"
+        unchanged = left.equal(given[0]) and truth.equal(given[1])
+        assert unchanged, "`left` or `truth` is changed in place; the caller still needs both"
 
 
 def mistakes_in_costates(
@@ -36,6 +109,8 @@ def mistakes_in_costates(
         own[:, P - 1 + t] = left(terms[:, t].sum())[:, P - 1 + t]
     stop = logits.size(-1) - 1  # the last token of the vocabulary
     right = left(terms.sum())
+    shifted_mask = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    centred = advantages - advantages.mean()
     return {
         "the sign is turned; the surrogate is no loss, so it has no minus": -right,
         "the term of the first token is missing; position P − 1 predicts it":
@@ -56,7 +131,19 @@ def mistakes_in_costates(
             left((advantages[:, None] * logprobs).sum()),
         "the stop itself does not count; it is a choice, too":
             left((terms * (completions != stop)).sum()),
+        "the mask stands one place early, so that the last live token does not count":
+            left((advantages[:, None] * logprobs * shifted_mask).sum()),
+        "the rows of logits begin at the prompt's first token; begin at position P − 1":
+            left((weights * token_logprobs(logits[:, :T], completions)).sum()),
         "the advantages are missing": left((logprobs * mask).sum()),
+        "their mean stands in the place of the advantages; each completion has its own":
+            left((advantages.mean() * logprobs * mask).sum()),
+        "the advantages are centred again; take them as they are":
+            left((centred[:, None] * logprobs * mask).sum()),
+        "the advantages are centred and divided by their std again; take them as they are":
+            left((centred[:, None] / advantages.std() * logprobs * mask).sum()),
+        "only positive advantages count; a bad completion's term is needed, too":
+            left((weights.clamp(min=0) * logprobs).sum()),
         "this is a mean over completions; add them up": right / len(mask),
         "this is a mean over B·T places; add them up": right / mask.numel(),
         "this is a mean over the live tokens; add them up": right / mask.sum(),

@@ -2802,6 +2802,23 @@ return torch.autograd.grad((advantages[:, None] * logprobs).sum(), x)[0]
     "each row divided by its length": """
 return torch.autograd.grad((terms.sum(1) / mask.sum(1)).sum(), x)[0]
 """,
+    "the mask one place early": """
+return torch.autograd.grad((terms[:, :-1] * mask[:, 1:]).sum(), x)[0]
+""",
+    "rows from the prompt's first token": """
+logprobs = token_logprobs(logits[:, :T], completions)
+return torch.autograd.grad((weights * logprobs).sum(), x)[0]
+""",
+    "the mean advantage": """
+return torch.autograd.grad((advantages.mean() * logprobs * mask).sum(), x)[0]
+""",
+    "positive advantages only": """
+return torch.autograd.grad((weights.clamp(min=0) * logprobs).sum(), x)[0]
+""",
+    "advantages divided by their std again": """
+weights = (advantages - advantages.mean()) / advantages.std()
+return torch.autograd.grad((weights[:, None] * logprobs * mask).sum(), x)[0]
+""",
     "without the advantages": "return torch.autograd.grad((logprobs * mask).sum(), x)[0]",
     "probabilities": "return torch.autograd.grad((weights * logprobs.exp()).sum(), x)[0]",
     "the probability of the whole": """
@@ -2915,6 +2932,14 @@ return cosines.masked_fill(lengths == 0, torch.nan)
     "nan for lengths below 1e-12": """
 zero = (a.norm(dim=1) < 1e-12) | (b.norm(dim=1) < 1e-12)
 return (products / lengths).masked_fill(zero, torch.nan)
+""",
+    "nan for lengths below 1e-16": """
+return (products / lengths).masked_fill(a.norm(dim=1) < 1e-16, torch.nan)
+""",
+    "the arguments divided in place": """
+left /= a.norm(dim=1)[:, None, None]
+truth /= b.norm(dim=1)[:, None, None]
+return (left * truth).sum((1, 2))
 """,
     "the last token only": "return torch.cosine_similarity(left[:, -1], truth[:, -1])",
     "a mean over the tokens first": "return torch.cosine_similarity(left.mean(1), truth.mean(1))",

@@ -214,7 +214,7 @@ def demonstrate(policy, env, args):
         print("\n4. The other methods from the same start, with as many updates. ppo has a learned")
         print("critic; perfect differs from it only in that its critic knows every value. exact is")
         print("ascent on the success itself.\n")
-        print("method     success: mean  at the end    cosine: mean")
+        print("method     success: along the run  at the end    cosine: along the run")
         for method in [*METHODS, "exact"]:
             if method not in histories:
                 histories[method] = run(copy.deepcopy(beginning), method)
@@ -271,8 +271,10 @@ def main(arguments=None):
         policy = GPT.for_world(env, d_model=args.d_model, generator=generator).to(args.device)
         env.solutions(env.prompts[0])  # refuses a world that is too large to count
         args.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return fail(2, error)
+    except OSError as error:
+        return fail(2, f"--out {args.out} cannot be made: {error.strerror}")
     try:
         report = demonstrate(policy, env, args)
     except FloatingPointError as error:

@@ -24,32 +24,53 @@ from minicf.costate import alignment, empirical_costates  # noqa: E402
 from minicf.env import SumGame  # noqa: E402
 from minicf.exact import success, value_gradients  # noqa: E402
 from minicf.gpt import GPT  # noqa: E402
+from minicf.grpo import group_advantages, grpo_loss  # noqa: E402
 from minicf.pretrain import pretrain  # noqa: E402
-from minicf.rollout import sample  # noqa: E402
+from minicf.rollout import completion_logprobs, sample  # noqa: E402
+from minicf.tap import tap  # noqa: E402
 from train import improve  # noqa: E402
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
 
 
 def runs_of_grpo(seeds: int, steps: int, pretraining: int = 300) -> dict[str, list]:
-    """GRPO runs, every fifth rollout: `steps` (S,), `success` (seeds, S), `cosine` (seeds, S - 1).
+    """GRPO runs, every fifth rollout: `steps` (S,), `success`, `cosine` and `many` (seeds, S).
 
-    The cosine is that of a rollout's first update; before the first rollout there is none.
+    `cosine` is that of a rollout's first update, so that there is none at step 0; `many` is that
+    of a batch with many answers a prompt, drawn from the policy after the rollout's updates.
     """
     env = SumGame()
-    runs = {"steps": [], "success": [], "cosine": []}
+    runs = {"steps": [], "success": [], "cosine": [], "many": []}
     for seed in range(seeds):
         torch.manual_seed(seed)
         policy = GPT.for_world(env)
         generator = torch.Generator().manual_seed(seed)
         pretrain(policy, env, pretraining, generator)
+        many = [cosine_of_many(policy, env, generator)]
+
+        def look(entry, policy=policy, generator=generator, many=many):
+            many.append(cosine_of_many(policy, env, generator))
+
         history = improve(
-            policy, env, "grpo", steps, generator, learning_rate=5e-4, evaluate_every=5
+            policy, env, "grpo", steps, generator, learning_rate=5e-4, evaluate_every=5, log=look
         )
+        runs["many"].append(many)
         runs["steps"] = [row["step"] for row in history]
         runs["success"].append([round(row["success"], 3) for row in history])
         runs["cosine"].append([round(row["cosine"], 3) for row in history[1:]])
     return runs
+
+
+def cosine_of_many(policy: GPT, env: SumGame, generator: torch.Generator, size: int = 256) -> float:
+    """The cosine to ∇V of what GRPO's backward leaves with `size` answers a prompt, rounded."""
+    truth = value_gradients(policy, env, policy.blocks[0])
+    batch = sample(policy, env, env.prompts, size, generator)
+    with tap(policy.blocks[0]) as inputs:
+        logprobs = completion_logprobs(policy, env.prompts, batch.completions, size)
+    advantages = group_advantages(batch.rewards, size)
+    loss, _ = grpo_loss(logprobs, logprobs.detach(), advantages, batch.mask)
+    (gradient,) = torch.autograd.grad(loss, inputs[0])
+    return round(alignment(-gradient.flatten(), truth.flatten())[0].item(), 3)
 
 
 def costates_of_one_prompt(text: str, count: int, pretraining: int = 100) -> dict[str, Tensor]:
@@ -91,7 +112,7 @@ def still(runs: dict[str, list], trl: list[dict]) -> Figure:
     figure = Figure(figsize=(10.4, 3.9), layout="constrained", dpi=120)
     left, right = figure.subplots(1, 2)
     ends = {}
-    for name, color in (("success", GREY), ("cosine", BLUE)):
+    for name, color in (("success", GREY), ("cosine", BLUE), ("many", ORANGE)):
         values = torch.tensor(runs[name])
         steps = runs["steps"][-values.size(1) :]
         left.fill_between(steps, values.amin(0), values.amax(0), color=color, alpha=0.2, lw=0)
@@ -103,6 +124,8 @@ def still(runs: dict[str, list], trl: list[dict]) -> Figure:
         f"A tiny GPT writes sums: {seeds} runs of GRPO\n(lines: their mean, bands: their range)",
     )
     name_lines(left, runs["steps"][-1], ends)
+    many = "the same cosine with\n256 answers a prompt"
+    name_line(left, runs["steps"][-1], ends["many"], many, ORANGE)
     left.set_xlabel("rollouts of 8 answers a prompt")
 
     steps = list(range(len(trl)))
@@ -117,11 +140,15 @@ def still(runs: dict[str, list], trl: list[dict]) -> Figure:
 
 
 def name_lines(axis: Axes, step: int, row: dict) -> None:
-    """The names of both lines, each at its end."""
-    axis.annotate("success", (step, row["success"]), (7, 0), textcoords="offset points",
-                  color="#666666", va="center")  # fmt: skip
-    axis.annotate("cosine between\nwhat backward left\nand the exact ∇V", (step, row["cosine"]),
-                  (7, 0), textcoords="offset points", color=BLUE, va="center")  # fmt: skip
+    """The names of the two lines that both panels have."""
+    name_line(axis, step, row["success"], "success", "#666666")
+    cosine = "cosine between\nwhat backward left\nand the exact ∇V"
+    name_line(axis, step, row["cosine"], cosine, BLUE)
+
+
+def name_line(axis: Axes, step: int, value: float, text: str, color: str) -> None:
+    """A line's name at its end."""
+    axis.annotate(text, (step, value), (7, 0), textcoords="offset points", color=color, va="center")
 
 
 def title(axis: Axes, text: str) -> None:

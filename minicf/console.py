@@ -126,7 +126,7 @@ def print_method(method: str, history: list[dict]) -> None:
     success = mean_along(history, "success")
     cosine = mean_along(history[1:], "cosine")
     end = history[-1]["success"]
-    print(f"{method:9}  {success:13.3f}  {end:10.3f}    {cosine:12.2f}", flush=True)
+    print(f"{method:9}  {success:22.3f}  {end:10.3f}    {cosine:21.2f}", flush=True)
 
 
 def print_answers(policy, env) -> None:
@@ -161,14 +161,15 @@ def conclusions(report: dict) -> list[str]:
         f"single rollouts, from {min(cosines):.2f} to {max(cosines):.2f}. How much of the rest is "
         "noise, and how much GRPO changes the direction, a run cannot tell; lesson 08 does.",
         f"Rank correlation with the gains at the eight checkpoints: readiness {ours:.2f}, "
-        f"success × headroom, which needs no gradient, {rival:.2f}. Over 16 seeds neither leads.",
+        f"success × headroom, which needs no gradient, {rival:.2f}. Over 16 seeds neither leads by rank.",
         f"The gain at the readiest checkpoint, step {picked['step']}, was {picked['gain']:.2f}; "
         + ("no other was larger." if picked is best else largest + "."),
         f"The six methods' mean success along the run was {min(means.values()):.3f} to "
         f"{max(means.values()):.3f}; with a learned critic {means['ppo']:.3f}, with a perfect one "
         f"{means['perfect']:.3f}. One seed cannot rank them.",
         f"Ascent on the exact success had a mean of {exact:.3f}, above {below} of the six, and "
-        f"ended at {histories['exact'][-1]['success']:.3f}.",
+        f"ended at {histories['exact'][-1]['success']:.3f}. A right direction is not yet a right "
+        "step: lesson 08.",
     ]
     return [textwrap.fill("* " + text, 88, subsequent_indent="  ") for text in sentences]
 

@@ -84,7 +84,7 @@ def draw_methods(axis: Axes, histories: dict[str, list[dict]]) -> None:
 
 def caption(axis: Axes, below: str, text: str) -> None:
     """A sentence above the panel, a name below it, and a legend where lines have names."""
-    axis.set_title("\n".join(textwrap.wrap(text, 62)), loc="left", fontsize=10)
+    axis.set_title("\n".join(textwrap.wrap(text, 56)), loc="left", fontsize=10)
     axis.set_xlabel(below)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.get_legend_handles_labels()[0]:

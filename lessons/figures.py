@@ -277,13 +277,15 @@ def noise_by_baseline(
     """The noise of one sample against a constant baseline; marks name (baseline, noise) points."""
     figure, (axis,) = panels("Noise of one sample's policy gradient", width=6.4, height=3.6)
     axis.plot(baselines, noise, color=BLUE, linewidth=2.2)
-    styles = (("black", (-4, 42), 5), (GREEN, (-4, 24), 10), (RED, (12, -10), 10))
+    styles = (("black", (-12, 76), 5), (GREEN, (10, 42), 10), (RED, (16, -12), 10))
     for (name, point), (color, place, size) in zip(marks.items(), styles):
         axis.plot(*point, "o", color=color, markersize=size, zorder=13 - size)
         text = f"{name} = {point[0]:.2f}: noise {point[1]:.1f}"
-        axis.annotate(text, point, place, textcoords="offset points", color=color, fontsize=11)
+        line = dict(arrowstyle="-", color=color, relpos=(0, 0))
+        style = dict(color=color, fontsize=11, arrowprops=line)
+        axis.annotate(text, point, place, textcoords="offset points", **style)
     axis.set(xlabel="constant baseline b", ylabel="noise (in squared lengths of ∇V)")
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.04 * max(noise), None))
+    axis.set(xlim=(min(baselines), max(baselines)), ylim=(-0.04 * max(noise), None))
     return figure
 
 

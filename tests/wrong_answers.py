@@ -367,6 +367,46 @@ WRONG = {
             first = (completions == eos).long().argmax(1, keepdim=True)
             return (logprobs * (torch.arange(completions.size(1)) <= first)).sum(1)
         """,
+        "the stop's token written in": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == 12).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the prompt's length written in": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, 2 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the completions overwritten": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            stops = (completions == eos).long()
+            after = stops.cumsum(1) - stops > 0
+            completions[after] = 0
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            return logprobs.masked_fill(after, 0.0).sum(1)
+        """,
+        "a mask that wraps around": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            mask = (completions == eos).long().roll(1, 1).cumsum(1) == 0
+            return (logprobs * mask).sum(1)
+        """,
+        "the mask turned round": """
+            tokens = torch.cat([prompts, completions[:, :-1]], 1)
+            logits = policy(tokens)[0][:, prompts.size(1) - 1 :]
+            logprobs = logits.log_softmax(-1).gather(-1, completions[..., None])[..., 0]
+            stops = (completions == eos).long()
+            mask = stops.cumsum(1) - stops == 0
+            return (logprobs * ~mask).sum(1)
+        """,
         "the package's own": """
             logprobs = completion_logprobs(policy, prompts, completions)
             return (logprobs * completion_mask(completions, eos)).sum(1)
@@ -576,6 +616,60 @@ WRONG = {
                 values.append((logprobs * mask).sum(1).exp().sum())
             return torch.stack(values)
         """,
+        "ten answers at most": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)[:10]
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "nothing from 13= on": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.stack(values[:13] + [0 * value for value in values[13:]])
+        """,
+        "a gradient for the last prompt only": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp().sum())
+            return torch.cat([torch.stack(values[:-1]).detach(), values[-1][None]])
+        """,
+        "the mean over four places": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).mean(1).exp().sum())
+            return torch.stack(values)
+        """,
+        "the one-digit answer missing": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * mask).sum(1).exp()[mask.all(1)].sum())
+            return torch.stack(values)
+        """,
+        "the mask of success turned round": """
+            values = []
+            for prompt in env.prompts:
+                rows = env.solutions(prompt)
+                logprobs = completion_logprobs(policy, prompt.expand(len(rows), -1), rows)
+                mask = completion_mask(rows, env.eos)
+                values.append((logprobs * ~mask).sum(1).exp().sum())
+            return torch.stack(values)
+        """,
         "the package's own": "return success(policy, env)",
         "the package's own, before it is added up": """
             probabilities, rows = solution_probabilities(policy, env)
@@ -646,6 +740,30 @@ WRONG = {
             return loss, {}
         """,
         "no return": "loss = -(advantages * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()",
+        "the log-probabilities overwritten": """
+            logprob = logprobs.masked_fill_(~mask, 0.0).sum(1)
+            return -(advantages.detach() * logprob).mean()
+        """,
+        "the advantages detached in place": """
+            return -(advantages.detach_() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
+        "the advantages normalised": """
+            normal = (advantages - advantages.mean()) / advantages.std(correction=0)
+            return -(normal.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
+        "divided by one completion less": """
+            total = (advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).sum()
+            return -total / (len(advantages) - 1)
+        """,
+        "divided by two": """
+            return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).sum() / 2
+        """,
+        "the mask turned round": """
+            return -(advantages.detach() * logprobs.masked_fill(mask, 0.0).sum(1)).mean()
+        """,
+        "the size of the advantages alone": """
+            return -(advantages.abs().detach() * logprobs.masked_fill(~mask, 0.0).sum(1)).mean()
+        """,
         "the package's own": """
             none = (float("inf"), float("inf"))
             old = logprobs.detach()
@@ -736,11 +854,26 @@ WRONG = {
             groups = rewards.view(-1, group_size)
             return groups - (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
         """,
+        "the batch's mean": """
+            return rewards - rewards.mean()
+        """,
+        "every G-th row": """
+            advantages = []
+            for i in range(len(rewards)):
+                mates = [k for k in range(len(rewards)) if k % group_size == i % group_size]
+                mates.remove(i)
+                advantages.append(rewards[i] - rewards[mates].mean())
+            return torch.stack(advantages)
+        """,
         "the package's own": """
             return group_advantages(rewards, group_size, "leave-one-out", "none")
         """,
     },
     "02-all": {
+        "the first member's score for all": """
+            chances = p[groups].prod(1)
+            return chances @ (advantages * scores[groups][:, :1]).mean(1)
+        """,
         "zeros": "return torch.zeros(scores.size(1))",
         "the sum over members": """
             G = groups.size(1)

@@ -150,6 +150,12 @@ def test_numbers_of_the_real_model_are_stored():
     agree(numbers_in("of V has # times the noise of none"), [noise["V"] / noise["0"]], 1)
 
 
+def test_the_cosine_of_many_answers_is_stored():
+    many = torch.tensor(stored("front_page.json")["many"]).mean(0)  # over seeds, along the run
+    (stated,) = numbers_in("it is about # along the whole run")
+    assert (many - stated).abs().max() < 0.1 and (many.mean() - stated).abs() < 0.02
+
+
 def test_the_licence_is_0bsd():
     assert "SPDX-License-Identifier: 0BSD" in WORDS
     assert "for any purpose with or without fee is hereby granted" in WORDS

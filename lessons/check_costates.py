@@ -1,4 +1,4 @@
-"""Lesson 08's visible checks, and what usual mistakes lead to: a sentence, and the value it names."""
+"""Lesson 08's visible checks, and the values that usual mistakes lead to, each with a sentence."""
 
 import dataclasses
 from collections.abc import Callable

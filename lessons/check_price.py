@@ -108,7 +108,7 @@ def mistakes_in_interval(ours: list, theirs: list, factor: float) -> dict[str, l
         "the lists are not paired; take differences first": around(mean, factor * unpaired),
         "this is the std of all numbers; take differences first": around(mean, factor * of_all),
         "std divides by n; it must divide by n − 1": around(mean, factor * with_n / n**0.5),
-        "std divides by n, not n − 1, and the std is not divided by √n": around(mean, factor * with_n),
+        "std divides by n, not n − 1, and is not divided by √n": around(mean, factor * with_n),
         "the std is not divided by √n": around(mean, half * n**0.5),
         "the std is divided by n, not √n": around(mean, half / n**0.5),
         "the std is divided by √(n − 1), not √n": around(mean, half * (n / (n - 1)) ** 0.5),

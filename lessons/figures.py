@@ -198,7 +198,7 @@ def clip_objective(
 
 
 def ends_of_runs(ends: dict[str, list[float]], start: float) -> Figure:
-    """V at the end of runs: a line for each way to learn, a dot for each seed, a bar at the mean."""
+    """V at the end of runs: a line for each way to learn, a dot for each seed, a bar: the mean."""
     title = "Five ways to learn from one start: V at the end, a dot for each seed"
     figure, (axis,) = panels(title, width=7.6, height=3.2)
     places = range(len(ends), 0, -1)
@@ -414,8 +414,9 @@ def cosine_of_means(sizes: list[int], curves: dict[str, tuple[list, list]]) -> F
 def probe_in_trl(cosines: list[dict], steps: list[dict]) -> Figure:
     """SmolLM2: the cosine of a mean of costates, and what the probe logged in a run of TRL."""
     figure, (left, right) = panels(
-        "SmolLM2, b = 1/2: the mean turns to ∇V", "A run of TRL: exact and logged", width=4.8, height=3.5
-    )
+        "SmolLM2, b = 1/2: the mean turns to ∇V", "A run of TRL: exact and logged",
+        width=4.8, height=3.5,
+    )  # fmt: skip
     sizes = [row["size"] for row in cosines]
     left.plot(sizes, [row["predicted"] for row in cosines], color=BLUE, label="predicted")
     left.plot(sizes, [row["found"] for row in cosines], "o", color=BLUE, label="measured")

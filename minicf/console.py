@@ -161,7 +161,8 @@ def conclusions(report: dict) -> list[str]:
         f"single rollouts, from {min(cosines):.2f} to {max(cosines):.2f}. How much of the rest is "
         "noise, and how much GRPO changes the direction, a run cannot tell; lesson 08 does.",
         f"Rank correlation with the gains at the eight checkpoints: readiness {ours:.2f}, "
-        f"success × headroom, which needs no gradient, {rival:.2f}. Over 16 seeds neither leads by rank.",
+        f"success × headroom, which needs no gradient, {rival:.2f}. Over 16 seeds neither leads "
+        "by rank.",
         f"The gain at the readiest checkpoint, step {picked['step']}, was {picked['gain']:.2f}; "
         + ("no other was larger." if picked is best else largest + "."),
         f"The six methods' mean success along the run was {min(means.values()):.3f} to "

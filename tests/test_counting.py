@@ -12,9 +12,8 @@ import pytest
 import torch
 from conftest import flat_gradient, make_policy
 from counting import (
-    CAPS, bias_and_variance, climb,
-    correction_weights, enumerate_prompt, every_text, noise_of_baselines, noisy_logprobs, squares_and_mean,
-    weight_blocks,
+    CAPS, bias_and_variance, climb, correction_weights, enumerate_prompt, every_text,
+    noise_of_baselines, noisy_logprobs, squares_and_mean, weight_blocks,
 )  # fmt: skip
 
 from minicf.baselines import best_baseline, leave_one_out_noise, noise

@@ -1054,7 +1054,7 @@ WRONG = {
         "the reward alone": loop_of_gae(delta="r"),
         "without the reward": loop_of_gae(r="0.0"),
         "a value past the stop": loop_of_gae(
-            delta="r + discount * (values[b, t + 1] if t + 1 < len(mask[b]) else 0.0) - values[b, t]"
+            delta="r + discount * (values[b, t + 1] if t + 1 < len(mask[b]) else 0) - values[b, t]"
         ),
         "the mask is not used": loop_of_gae(length="len(mask[b])"),
         "the mask is used too late": loop_of_gae(length="len(mask[b])", end="advantages * mask"),

@@ -5,6 +5,8 @@ import functools
 import json
 import re
 import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -84,6 +86,14 @@ def test_what_the_pages_point_to_exists(page):
         assert list(ROOT.glob(path)), path
     for script in re.findall(r"python ([\w/]+\.py)", PAGES[page]):
         assert (ROOT / script).exists(), script
+
+
+def test_figures_are_exported_as_the_course_page_says(tmp_path):
+    (command,) = re.findall(r"`jupyter (nbconvert [^`]*)`", PAGES["lessons/README.md"])
+    lesson = str(LESSONS[0])  # one of them
+    arguments = command.replace("lessons/*.ipynb", lesson).replace("build/figures", str(tmp_path))
+    subprocess.run([sys.executable, "-m", *arguments.split()], check=True, capture_output=True)
+    assert list(tmp_path.glob("*/*.png")) and list(tmp_path.glob("*.md"))
 
 
 def stored(name):

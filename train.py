@@ -191,7 +191,8 @@ def demonstrate(policy, env, args):
         del row["weights"]
 
     print(f"\n2. RL starts from step {start['step']}: the highest readiness among checkpoints with")
-    print("a success of at most .6. Two answers to each of five prompts (✓: right):\n")
+    print("a success of at most .6, so that RL has something left to do. Two answers to each of")
+    print("five prompts (✓: right):\n")
     print_answers(policy, env)
 
     def run(policy, method, log=None):  # every method starts from the same weights and noise

@@ -193,6 +193,8 @@ def as_number(value, name: str, wanted: str = "one value") -> Tensor:
     """What a function returned as a float64 tensor; an AssertionError for what is no number."""
     kind = type(value).__name__
     assert not isinstance(value, tuple), f"`{name}` returns a tuple of {len(value)}, not {wanted}"
+    if isinstance(value, list):  # a number that carries a gradient would make PyTorch warn
+        value = [x.detach() if isinstance(x, Tensor) else x for x in value]
     try:
         return torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):

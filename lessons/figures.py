@@ -289,19 +289,6 @@ def noise_by_baseline(
     return figure
 
 
-def _mean_and_range(
-    axis: Axes, steps: list[int], values: list[list[float]], color: str, label: str,
-    line: str = "o-",
-) -> list[float]:  # fmt: skip
-    """A line at the mean of each step's values and a band over their range; returns the means."""
-    means = [sum(numbers) / len(numbers) for numbers in values]
-    low = [min(numbers) for numbers in values]
-    high = [max(numbers) for numbers in values]
-    axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    axis.plot(steps, means, line, color=color, linewidth=2, markersize=4, label=label)
-    return means
-
-
 def predictors_by_corpus(
     summary: dict, with_gradient: dict[str, str], without_gradient: dict[str, str]
 ) -> Figure:
